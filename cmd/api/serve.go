@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"walkey/internal/api"
+	"walkey/internal/cache"
+	"walkey/internal/program"
+)
+
+// serve is the sub-command that answers HTTP until it is told to stop.
+type serve struct {
+	program.Postgres `embed:""`
+	program.Valkey   `embed:""`
+	program.Cache    `embed:""`
+	program.Logging  `embed:""`
+
+	Addr      program.Address `name:"api-addr" env:"API_ADDR" default:":8080" placeholder:"ADDR" help:"Address of the public API."`
+	AdminAddr program.Address `name:"api-admin-addr" env:"API_ADMIN_ADDR" default:":9090" placeholder:"ADDR" help:"Address of /metrics, /debug/pprof/ and /loglevel. Not for the public."`
+}
+
+// Run serves until ctx ends, then drains. It does not wait for Postgres or Valkey before it listens.
+func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
+	log, level := c.Logger(p)
+	options, err := c.Cache.Options(&c.Valkey, log)
+	if err != nil {
+		return err
+	}
+	// What is opened here outlives ctx: requests that are being drained still need it.
+	store, err := api.OpenStore(context.WithoutCancel(ctx), c.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	kept, err := cache.Open(options)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+
+	metrics := api.NewMetrics()
+	metrics.Register(api.CacheFigures(kept.Stats))
+	state := &state{store: store, cache: kept}
+	service := api.New(api.Options{
+		Store:   store,
+		Cache:   kept,
+		Metrics: metrics,
+		Logger:  log,
+		Healthz: program.Healthz(),
+		Readyz:  program.Readyz(state.checks()...),
+	})
+
+	public, err := program.Listen(ctx, program.ServerOptions{Name: "public API", Addr: c.Addr, Handler: service, Logger: log})
+	if err != nil {
+		return err
+	}
+	admin, err := program.Listen(ctx, program.ServerOptions{Name: "admin API", Addr: c.AdminAddr, Handler: api.Admin(metrics, level), Streams: true, Logger: log})
+	if err != nil {
+		return errors.Join(err, public.Close())
+	}
+	log.Info("listening", zap.Stringer("api", public.Addr()), zap.Stringer("admin", admin.Addr()))
+
+	group, ctx := errgroup.WithContext(ctx)
+	stopNotice := context.AfterFunc(ctx, func() { state.stopping.Store(true) })
+	defer stopNotice()
+	group.Go(func() error { return public.Serve(ctx) })
+	group.Go(func() error { return admin.Serve(ctx) })
+	group.Go(func() error {
+		if _, err := migrateWhenReachable(ctx, store, log); err != nil {
+			if ctx.Err() != nil {
+				return nil // asked to stop before the database was there
+			}
+			return err
+		}
+		service.Migrated()
+		state.migrated.Store(true)
+		log.Info("ready")
+		return nil
+	})
+	err = group.Wait()
+	log.Info("stopped")
+	return err
+}
+
+// state is what readiness depends on.
+type state struct {
+	store    *api.Store
+	cache    *cache.Cache
+	migrated atomic.Bool
+	stopping atomic.Bool
+}
+
+func (s *state) checks() []program.Check {
+	return []program.Check{
+		{Name: "serving", Test: func(context.Context) error {
+			if s.stopping.Load() {
+				return errors.New("shutting down")
+			}
+			return nil
+		}},
+		{Name: "schema", Test: func(context.Context) error {
+			if !s.migrated.Load() {
+				return errors.New("not migrated yet")
+			}
+			return nil
+		}},
+		{Name: "postgres", Test: s.store.Ping},
+		{Name: "cache", Optional: true, Test: func(context.Context) error {
+			if trusted, reason := s.cache.Trusted(); !trusted {
+				return errors.New(reason)
+			}
+			return nil
+		}},
+	}
+}

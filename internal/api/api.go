@@ -1,0 +1,68 @@
+// Package api answers HTTP: materials, from the cache where it can be trusted and from Postgres where not.
+//
+// It guarantees that every answer which could come from the cache says how it came about (Cache-Status), carries a
+// validator of the exact bytes in the exact coding (ETag) and is to be asked for again before it is used (Cache-Control:
+// no-cache); that every error is a problem document (RFC 9457); and that a stored body reaches the client as the bytes
+// that are stored, in one write. How old an answer may be is the cache's promise, not this package's.
+package api
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"walkey/internal/cache"
+)
+
+// Cache is what the handlers need of a cache. *cache.Cache is one.
+type Cache interface {
+	At(key string) cache.Address
+	Field(key, field string) cache.Address
+	// Fetch gives the value at an address, from the loader when there is none. Its error is the loader's, or ctx's.
+	Fetch(ctx context.Context, at cache.Address, ttl cache.TTL, load cache.Loader) (cache.Value, cache.Outcome, error)
+	// Delete forgets what is stored at the addresses.
+	Delete(ctx context.Context, at ...cache.Address) error
+}
+
+// Options says what an API works with.
+type Options struct {
+	Store *Store
+	Cache Cache
+	// Healthz and Readyz answer the probes on the public address.
+	Healthz, Readyz http.Handler
+	Metrics         *Metrics
+	Logger          *zap.Logger
+}
+
+// API is the public HTTP interface. It is ready for use from the start; until Migrated is called, failures of the
+// database are told as those of a program that is still starting.
+type API struct {
+	store    *Store
+	cache    Cache
+	metrics  *Metrics
+	log      *zap.Logger // sampled: an outage is not a line for each request
+	handler  http.Handler
+	list     cache.Address // of the list without a query
+	migrated atomic.Bool
+}
+
+// New makes an API.
+func New(o Options) *API {
+	a := &API{
+		store:   o.Store,
+		cache:   o.Cache,
+		metrics: o.Metrics,
+		log:     sampled(o.Logger),
+		list:    o.Cache.Field(listKey, listQuery{}.field()),
+	}
+	a.handler = a.routes(o.Healthz, o.Readyz)
+	return a
+}
+
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
+
+// Migrated says that the schema is in place.
+func (a *API) Migrated() { a.migrated.Store(true) }

@@ -1,0 +1,84 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"walkey/internal/cache"
+)
+
+// Keys, as rules for changes name them.
+const (
+	listKey     = "materials_list_active" // a hash with a field for each query
+	materialKey = "material"
+)
+
+// listMaterials answers GET /api/materials/.
+func (a *API) listMaterials(w http.ResponseWriter, r *http.Request) error {
+	query, wrong := parseListQuery(r.URL.RawQuery)
+	if len(wrong) > 0 {
+		p := newProblem(http.StatusBadRequest, "the query can't be understood")
+		p.Errors = wrong
+		return p
+	}
+	at := a.list
+	if query != (listQuery{}) {
+		at = a.cache.Field(listKey, query.field())
+	}
+	res := resource{at: at, ttl: cache.Lists, load: func(ctx context.Context) (cache.Content, error) {
+		materials, more, err := a.store.list(ctx, query)
+		if err != nil {
+			return cache.Content{}, err
+		}
+		body, err := listBody(materials, more)
+		return cache.Content{Body: body}, err
+	}}
+	if query.limit > 0 {
+		res.link = query.linkNext
+	}
+	return a.answer(w, r, res)
+}
+
+// linkNext names the next page when more materials follow than are in the body.
+func (q listQuery) linkNext(body []byte) (header string, ok bool) {
+	last, more := nextAfter(body)
+	if !more {
+		return "", false
+	}
+	q.after, q.hasAfter = last, true
+	return "</api/materials/?" + q.encode() + `>; rel="next"`, true
+}
+
+// showMaterial answers GET /api/materials/{id}/.
+func (a *API) showMaterial(w http.ResponseWriter, r *http.Request) error {
+	id, ok := parseID(r.PathValue("id"))
+	if !ok {
+		return noMaterial
+	}
+	return a.answer(w, r, resource{at: a.cache.At(cache.Key(materialKey, id)), ttl: cache.Default, absent: noMaterial, load: func(ctx context.Context) (cache.Content, error) {
+		material, found, err := a.store.material(ctx, id)
+		if err != nil {
+			return cache.Content{}, err
+		}
+		if !found {
+			return cache.Content{Absent: true}, nil
+		}
+		body, err := json.Marshal(material)
+		if err != nil {
+			return cache.Content{}, fmt.Errorf("encoding material %d: %w", id, err)
+		}
+		return cache.Content{Body: append(body, '\n')}, nil
+	}})
+}
+
+// noMaterial is never changed.
+var noMaterial = newProblem(http.StatusNotFound, "there is no active material with this id")
+
+// parseID reads an id in the one form that it is written in, so that a material has one address.
+func parseID(s string) (int64, bool) {
+	id, err := strconv.ParseInt(s, 10, 64)
+	return id, err == nil && strconv.FormatInt(id, 10) == s
+}

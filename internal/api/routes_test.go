@@ -1,0 +1,245 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"walkey/internal/cache"
+)
+
+// stubCache answers every Fetch alike.
+type stubCache struct {
+	fetch func(ctx context.Context, load cache.Loader) error
+}
+
+func (stubCache) At(string) cache.Address                        { return cache.Address{} }
+func (stubCache) Field(string, string) cache.Address             { return cache.Address{} }
+func (stubCache) Delete(context.Context, ...cache.Address) error { return nil }
+func (c stubCache) Fetch(ctx context.Context, _ cache.Address, _ cache.TTL, load cache.Loader) (cache.Value, cache.Outcome, error) {
+	return cache.Value{}, 0, c.fetch(ctx, load)
+}
+
+func stubbed(t *testing.T, fetch func(ctx context.Context, load cache.Loader) error) (*API, *observer.ObservedLogs) {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	// Nothing listens on port 1.
+	store := openStore(t, "postgres://postgres@127.0.0.1:1/none?sslmode=disable")
+	a := New(Options{Store: store, Cache: stubCache{fetch}, Metrics: NewMetrics(), Logger: zap.New(core), Healthz: ok, Readyz: ok})
+	a.Migrated()
+	return a, logs
+}
+
+func loading(ctx context.Context, load cache.Loader) error {
+	_, err := load(ctx)
+	return err
+}
+
+func serve(a http.Handler, r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	return w
+}
+
+func get(t *testing.T, path string) *http.Request {
+	t.Helper()
+	return httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+}
+
+func readProblem(t *testing.T, w *httptest.ResponseRecorder) problem {
+	t.Helper()
+	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	var p problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatalf("%v in %q", err, w.Body)
+	}
+	if p.Status != w.Code || p.Title != http.StatusText(w.Code) || p.Type != "about:blank" {
+		t.Errorf("%d with %+v", w.Code, p)
+	}
+	return p
+}
+
+func TestRouterAnswersWithProblems(t *testing.T) {
+	t.Parallel()
+	a, _ := stubbed(t, func(context.Context, cache.Loader) error { return errors.New("not to be asked") })
+	tests := []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"GET", "/", 404, ""},
+		{"GET", "/api/", 404, ""},
+		{"GET", "/api/materials/7/zz", 404, ""},
+		{"GET", "/api/materials/7/zz/", 404, ""},
+		{"POST", "/nowhere", 404, ""},
+		{"POST", "/api/materials/", 405, "GET, HEAD"},
+		{"PATCH", "/api/materials", 405, "GET, HEAD"},
+		{"DELETE", "/api/materials/7/", 405, "GET, HEAD"},
+		{"PUT", "/api/materials/7", 405, "GET, HEAD"},
+		{"OPTIONS", "/api/materials/", 405, "GET, HEAD"},
+		{"POST", "/healthz", 405, "GET, HEAD"},
+		{"GET", "/healthz", 200, ""},
+		{"GET", "/readyz", 200, ""},
+		{"GET", "/readyz/", 200, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			t.Parallel()
+			w := serve(a, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
+			if w.Code != tt.status || w.Header().Get("Allow") != tt.allow {
+				t.Errorf("%d, Allow %q", w.Code, w.Header().Get("Allow"))
+			}
+			if w.Code != http.StatusOK {
+				readProblem(t, w)
+			}
+		})
+	}
+}
+
+func TestBadQueryNamesEachParameter(t *testing.T) {
+	t.Parallel()
+	a, logs := stubbed(t, loading)
+	w := serve(a, get(t, "/api/materials/?limit=0&after=x&unknown=1"))
+	p := readProblem(t, w)
+	want := []parameterError{
+		{Parameter: "limit", Detail: "must be a number from 1 to 500"},
+		{Parameter: "after", Detail: "must be the id of a material, a whole number"},
+	}
+	if diff := cmp.Diff(want, p.Errors); diff != "" || w.Code != http.StatusBadRequest {
+		t.Errorf("%d (-want +got):\n%s", w.Code, diff)
+	}
+	if logs.Len() != 0 {
+		t.Errorf("a client's mistake is in the log: %v", logs.All())
+	}
+}
+
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	secret := errors.New("secret of the table")
+	tests := []struct {
+		name   string
+		fetch  func(context.Context, cache.Loader) error
+		status int
+		level  string
+	}{
+		{"database unreachable", loading, 503, "warn"},
+		{"load took too long", func(context.Context, cache.Loader) error {
+			return fmt.Errorf("loading: %w", context.DeadlineExceeded)
+		}, 503, "warn"},
+		{"anything else", func(context.Context, cache.Loader) error { return secret }, 500, "error"},
+		{"panic", func(context.Context, cache.Loader) error { panic(secret) }, 500, "error"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a, logs := stubbed(t, tt.fetch)
+			for range 20 {
+				w := serve(a, get(t, "/api/materials/1/"))
+				p := readProblem(t, w)
+				if w.Code != tt.status || strings.Contains(w.Body.String(), "secret") || len(p.Errors) > 0 {
+					t.Fatalf("%d %s", w.Code, w.Body)
+				}
+				if (w.Header().Get("Retry-After") != "") != (tt.status == 503) {
+					t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+				}
+				if got := w.Header().Get("Cache-Control"); got != "no-store" {
+					t.Errorf("Cache-Control %q", got)
+				}
+			}
+			// One a second, and these took less than a few.
+			if n := logs.Len(); n < 1 || n > 10 {
+				t.Fatalf("%d lines in the log", n)
+			}
+			if line := logs.All()[0]; line.Level.String() != tt.level {
+				t.Errorf("logged %v", line)
+			}
+		})
+	}
+}
+
+func TestStartingIsUnavailable(t *testing.T) {
+	t.Parallel()
+	a, _ := stubbed(t, func(context.Context, cache.Loader) error { return errors.New("relation does not exist") })
+	a.migrated.Store(false)
+	if w := serve(a, get(t, "/api/materials/")); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+	if w := serve(a, get(t, "/healthz")); w.Code != http.StatusOK {
+		t.Errorf("healthz: %d", w.Code)
+	}
+}
+
+func TestClientThatLeftIsNotAnError(t *testing.T) {
+	t.Parallel()
+	a, logs := stubbed(t, func(ctx context.Context, _ cache.Loader) error { return ctx.Err() })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := serve(a, get(t, "/api/materials/").WithContext(ctx))
+	if w.Body.Len() != 0 || logs.Len() != 0 {
+		t.Errorf("answered %q and logged %v", w.Body, logs.All())
+	}
+	if got := figures(t, a); !strings.Contains(got, `walkey_http_requests_total{route="materials",status="499"} 1`) {
+		t.Errorf("counted as\n%s", got)
+	}
+}
+
+func TestPanicInTheMiddleOfAnAnswerCutsIt(t *testing.T) {
+	t.Parallel()
+	a, _ := stubbed(t, loading)
+	h := a.chain("broken", func(w http.ResponseWriter, _ *http.Request) error {
+		_, _ = w.Write([]byte("half"))
+		panic("broken")
+	})
+	defer func() {
+		if v := recover(); v != http.ErrAbortHandler {
+			t.Errorf("recovered %v", v)
+		}
+	}()
+	serve(h, get(t, "/"))
+	t.Error("the answer seems whole")
+}
+
+func figures(t *testing.T, a *API) string {
+	t.Helper()
+	return serve(Admin(a.metrics, zap.NewAtomicLevel()), get(t, "/metrics")).Body.String()
+}
+
+func TestAdmin(t *testing.T) {
+	t.Parallel()
+	a, _ := stubbed(t, loading)
+	for _, path := range []string{"/nowhere", "/healthz", "/healthz"} {
+		serve(a, get(t, path))
+	}
+	got := figures(t, a)
+	for _, want := range []string{
+		`walkey_http_requests_total{route="healthz",status="200"} 2`,
+		`walkey_http_requests_total{route="other",status="404"} 1`,
+		"go_goroutines ",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+
+	level := zap.NewAtomicLevel()
+	admin := Admin(a.metrics, level)
+	w := serve(admin, httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(`{"level":"debug"}`)))
+	if w.Code != http.StatusOK || level.Level() != zap.DebugLevel {
+		t.Errorf("%d %s, level %v", w.Code, w.Body, level)
+	}
+	if w := serve(admin, get(t, "/debug/pprof/goroutine?debug=1")); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "goroutine profile") {
+		t.Errorf("pprof: %d", w.Code)
+	}
+}

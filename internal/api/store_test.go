@@ -1,0 +1,89 @@
+package api
+
+import (
+	"context"
+	"testing"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"walkey/internal/embedded/embeddedtest"
+)
+
+func TestProgramsThatStartTogetherMigrateOnce(t *testing.T) {
+	t.Parallel()
+	database := embeddedtest.Database(t, embeddedtest.SharedPostgres(t))
+	applied := make([]int, 4)
+	group, ctx := errgroup.WithContext(t.Context())
+	for i := range applied {
+		store := openStore(t, database)
+		group.Go(func() (err error) {
+			applied[i], err = store.Migrate(ctx, zap.NewNop())
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for _, n := range applied {
+		sum += n
+	}
+	if sum != 1 {
+		t.Errorf("migrations applied: %v", applied)
+	}
+	// What the rest of the API relies on.
+	store := openStore(t, database)
+	if _, err := store.pool.Exec(t.Context(), `INSERT INTO public.materials DEFAULT VALUES`); err != nil {
+		t.Fatal(err)
+	}
+	if m, found, err := store.material(t.Context(), 1); err != nil || !found || m != (Material{ID: 1}) {
+		t.Errorf("%+v, %v, %v", m, found, err)
+	}
+}
+
+func TestMigrateNeedsNoRightsWhenNothingIsPending(t *testing.T) {
+	t.Parallel()
+	database := embeddedtest.Database(t, embeddedtest.SharedPostgres(t))
+	store := openStore(t, database)
+	if _, err := store.Migrate(t.Context(), zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	readOnly := openStore(t, database+"&default_transaction_read_only=on")
+	if n, err := readOnly.Migrate(t.Context(), zap.NewNop()); n != 0 || err != nil {
+		t.Errorf("applied %d, %v", n, err)
+	}
+}
+
+func TestSeed(t *testing.T) {
+	t.Parallel()
+	store := openStore(t, embeddedtest.Database(t, embeddedtest.SharedPostgres(t)))
+	if _, err := store.Migrate(t.Context(), zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	results := make([]Seeded, 3)
+	group, ctx := errgroup.WithContext(t.Context())
+	for i := range results {
+		group.Go(func() (err error) {
+			results[i], err = store.Seed(ctx, 100)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	added := int64(0)
+	for _, r := range results {
+		added += r.Added
+		if r.Present != 100 {
+			t.Errorf("%+v", r)
+		}
+	}
+	materials, _, err := store.list(context.WithoutCancel(t.Context()), listQuery{})
+	if err != nil || added != 100 || len(materials) != 100 {
+		t.Errorf("added %d, listed %d, %v", added, len(materials), err)
+	}
+	if materials[0].Title == materials[len(samples)].Title {
+		t.Errorf("two materials are called %q", materials[0].Title)
+	}
+}

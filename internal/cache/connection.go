@@ -1,0 +1,97 @@
+package cache
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+)
+
+const (
+	dialTimeout = 300 * time.Millisecond // of one connect, TLS and the greeting included
+	pingGap     = 300 * time.Millisecond // a silent connection is pinged that often
+	pingTimeout = time.Second            // and given up after that
+)
+
+// connectionOptions are what all clients share.
+func connectionOptions(o Options, name string) rueidis.ClientOption {
+	return rueidis.ClientOption{
+		InitAddress: []string{net.JoinHostPort(o.Host, strconv.Itoa(o.Port))},
+		Username:    o.Username,
+		Password:    o.Password,
+		TLSConfig:   o.TLS,
+		ClientName:  name,
+		// With it NewClient gives a usable client although Valkey is away.
+		ForceSingleClient: true,
+		Dialer:            net.Dialer{Timeout: dialTimeout, KeepAlive: pingGap},
+		ConnWriteTimeout:  pingTimeout,
+		RetryDelay:        retryDelay,
+		BlockingPoolSize:  16,
+	}
+}
+
+// retryDelay lets rueidis repeat a command only for a caller that was waiting for another caller's command, when that
+// one gave up. All other repeating is the business of this package: rueidis would go on for as long as the context lives.
+func retryDelay(attempts int, _ rueidis.Completed, err error) time.Duration {
+	if attempts <= 2 && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return 0
+	}
+	return -1
+}
+
+// readerOptions are those of the tracked client: one connection, so that replies, pushes and heartbeats are one
+// ordered stream.
+func readerOptions(o Options, dialling func(), pushed func([]rueidis.RedisMessage)) rueidis.ClientOption {
+	c := connectionOptions(o, "walkey-reader")
+	c.PipelineMultiplex = -1
+	c.CacheSizeEachConn = o.LocalBytes
+	// A command that was given up holds its place until the connection is closed, and a call that finds no place
+	// waits without regard to its context. So there are places for all that can come in until the guard trips.
+	c.RingScaleEachConn = 12
+	c.OnInvalidations = pushed
+	c.DialCtxFn = func(ctx context.Context, address string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
+		dialling()
+		if t != nil {
+			return (&tls.Dialer{NetDialer: d, Config: t}).DialContext(ctx, "tcp", address)
+		}
+		return d.DialContext(ctx, "tcp", address)
+	}
+	return c
+}
+
+// writerOptions are those of the client for leases, fills and plain writes: large values never delay pushes.
+func writerOptions(o Options) rueidis.ClientOption {
+	c := connectionOptions(o, "walkey-writer")
+	c.DisableCache = true
+	c.AlwaysPipelining = true
+	c.PipelineMultiplex = 1
+	return c
+}
+
+// eraserOptions are those of the client for deletes and heartbeats.
+func eraserOptions(o Options) rueidis.ClientOption {
+	c := connectionOptions(o, "walkey-eraser")
+	c.DisableCache = true
+	c.AlwaysPipelining = true
+	c.PipelineMultiplex = -1
+	// Deleting large values can keep Valkey busy for a while.
+	c.ConnWriteTimeout = 2 * time.Second
+	return c
+}
+
+// connect makes a client. That Valkey is away is logged and no error: the client connects when it can.
+func connect(o rueidis.ClientOption, log *zap.Logger) (rueidis.Client, error) {
+	client, err := rueidis.NewClient(o)
+	if client == nil {
+		return nil, err
+	}
+	if err != nil {
+		log.Warn("Valkey is not reachable yet", zap.String("client", o.ClientName), zap.Error(err))
+	}
+	return client, nil
+}

@@ -1,0 +1,126 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	maxRounds  = 16               // of looking and boarding for one request
+	maxRoaming = 2 * waitForOther // in all
+)
+
+// Fetch gives the value of an address: from the cache when that is fresh enough, else by loading it, together with all
+// others who ask for it. It stores what it has loaded if nothing has been deleted meanwhile, for about ttl.
+//
+// An error is the loader's, or the caller's context's, or ErrClosed. That Valkey can't be reached is none. A caller whose
+// context ends leaves; the load goes on for the others.
+func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Value, Outcome, error) {
+	begun := c.now()
+	now := begun
+	for round := 1; ; round++ {
+		t := c.guard.current(now)
+		if t == nil {
+			return c.bypass(ctx, at, load, c.guard.bypass())
+		}
+		seen := c.look(c.callContext(t, now), at)
+		now = c.now()
+		switch seen.state {
+		case seenValue:
+			if !c.guard.holds(t, now) {
+				continue // it may be old
+			}
+			if seen.local {
+				c.counts.hitsLocal.Add(1)
+				return seen.value, HitLocal, nil
+			}
+			c.counts.hitsValkey.Add(1)
+			return seen.value, HitValkey, nil
+		case seenFailure:
+			if c.endingOf(seen.err) == unstorable {
+				return c.loadAlone(ctx, at, load)
+			}
+			return c.bypass(ctx, at, load, BypassDown)
+		case seenMalformed:
+			c.discard(at, seen.stored)
+			seen.stored = ""
+		}
+		if round >= maxRounds || now-begun > maxRoaming {
+			// So much changes here that there is nothing to wait for.
+			return c.loadAlone(ctx, at, load)
+		}
+		f, caused := c.board(ctx, at, seen.stored, ttl, load)
+		if f == nil {
+			return Value{}, MissRefused, ErrClosed
+		}
+		if err := await(ctx, f.loaded); err != nil {
+			return Value{}, MissCollapsed, err
+		}
+		if f.end == joinOther && caused {
+			f, caused = f.other, false
+			if err := await(ctx, f.loaded); err != nil {
+				return Value{}, MissCollapsed, err
+			}
+		}
+		switch f.end {
+		case landed:
+			return c.arrive(ctx, f, caused)
+		case unreachable:
+			return c.bypass(ctx, at, load, BypassDown)
+		case unstorable:
+			return c.loadAlone(ctx, at, load)
+		}
+		now = c.now()
+	}
+}
+
+// await waits for done, or for the caller's end.
+func await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// arrive gives a passenger what the flight has loaded. Who has caused the load also learns whether it was stored.
+func (c *Cache) arrive(ctx context.Context, f *flight, caused bool) (Value, Outcome, error) {
+	if !caused {
+		c.counts.missesCollapsed.Add(1)
+		return f.value, MissCollapsed, f.err
+	}
+	c.counts.misses.Add(1)
+	if f.err != nil {
+		return Value{}, MissRefused, f.err
+	}
+	patience := time.NewTimer(fillAnswer)
+	defer patience.Stop()
+	select {
+	case <-f.over:
+		if f.stored {
+			return f.value, MissStored, nil
+		}
+	case <-patience.C:
+	case <-ctx.Done(): // it has its answer nevertheless
+	}
+	return f.value, MissRefused, nil
+}
+
+// discard deletes malformed bytes, so that the load that follows can be stored.
+func (c *Cache) discard(at Address, stored string) {
+	c.counts.malformed.Add(1)
+	c.log.Warn("malformed bytes in Valkey are discarded", zap.String("key", at.key), zap.Int("bytes", len(stored)))
+	ctx, cancel := context.WithTimeout(c.writing, writeTimeout)
+	defer cancel()
+	if err := c.remove(ctx, at, stored); err != nil {
+		c.log.Debug("malformed bytes were not discarded", zap.String("key", at.key), zap.Error(err))
+	}
+}

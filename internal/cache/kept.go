@@ -1,0 +1,125 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// keptValues serve while there is no trust: one load for each address, whose result is kept for no longer than max from
+// when the load began. Nothing here calls Valkey.
+type keptValues struct {
+	max   time.Duration // Options.MaxStaleness
+	limit int           // bytes of values
+
+	mu    sync.Mutex
+	byAt  map[Address]*keptValue // guarded by mu: loads under way, and results
+	order []*keptValue           // guarded by mu: results, by when they were put in
+	bytes int                    // guarded by mu: of order
+}
+
+type keptValue struct {
+	at    Address
+	begun time.Duration // never after its load began
+	size  int
+	loading
+}
+
+const keptOverhead = 300 // bytes for an entry without its body, roughly
+
+// bypass gives the value of an address without Valkey. Why says what the outcome is called.
+func (c *Cache) bypass(ctx context.Context, at Address, load Loader, why Outcome) (Value, Outcome, error) {
+	if why == BypassDown {
+		c.counts.bypassesDown.Add(1)
+	} else {
+		c.counts.bypassesGuard.Add(1)
+	}
+	for {
+		k, caused := c.keep(ctx, at, load)
+		if k == nil {
+			return Value{}, why, ErrClosed
+		}
+		if err := await(ctx, k.done); err != nil {
+			return Value{}, why, err
+		}
+		// What took so long that it is old by now serves only who has waited for it from the beginning.
+		if caused || k.err != nil || c.now()-k.begun <= c.kept.max {
+			return k.value, why, k.err
+		}
+	}
+}
+
+// keep finds what is kept or being loaded and is young enough, or begins a load.
+func (c *Cache) keep(ctx context.Context, at Address, load Loader) (k *keptValue, caused bool) {
+	s := &c.kept
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := c.now()
+	if k := s.byAt[at]; k != nil && now-k.begun <= s.max {
+		return k, false
+	}
+	if !c.begin() {
+		return nil, false
+	}
+	k = &keptValue{at: at, begun: now, loading: loading{ctx: ctx, load: load, done: make(chan struct{})}}
+	s.byAt[at] = k // what was there goes with its turn in order
+	go func() {
+		defer c.loads.Done()
+		defer s.settle(k)
+		k.run(c)
+	}()
+	return k, true
+}
+
+// settle keeps what was loaded if it was, if nothing newer has come, and if nobody has deleted it.
+func (s *keptValues) settle(k *keptValue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k.size = keptOverhead + len(k.at.key) + len(k.at.field) + len(k.value.body)
+	if s.byAt[k.at] != k {
+		return
+	}
+	if k.err != nil || k.size > s.limit/4 {
+		delete(s.byAt, k.at)
+		return
+	}
+	s.order = append(s.order, k)
+	s.bytes += k.size
+	for s.bytes > s.limit {
+		s.dropOldest()
+	}
+}
+
+// expire drops what is too old.
+func (s *keptValues) expire(now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.order) > 0 && now-s.order[0].begun > s.max {
+		s.dropOldest()
+	}
+}
+
+func (s *keptValues) dropOldest() {
+	k := s.order[0]
+	s.order[0] = nil
+	s.order = s.order[1:]
+	s.bytes -= k.size
+	if s.byAt[k.at] == k {
+		delete(s.byAt, k.at)
+	}
+}
+
+// drop forgets an address, also for loads under way.
+func (s *keptValues) drop(at Address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byAt, at)
+}
+
+// clear forgets everything.
+func (s *keptValues) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.byAt)
+	s.order, s.bytes = nil, 0
+}

@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Options says where Valkey is and how values are kept. An Eraser uses the connection and Prefix alone.
+type Options struct {
+	Host     string // Valkey's host
+	Port     int
+	Username string // ACL user; empty is Valkey's default user
+	Password string
+	TLS      *tls.Config // nil is plain TCP
+
+	Prefix       string        // the first part of every key: PREFIX:key
+	DefaultTTL   time.Duration // the meaning of Default; 300 s when zero
+	Compression  string        // CodingZlib, CodingZstd, CodingGzip or CodingNone; empty is CodingZlib
+	MaxStaleness time.Duration // no answer from the cache is older; 5 s when zero, and not below 1 s
+	LocalBytes   int           // bound of the local copies of Valkey's values; 128 MiB when zero
+	Logger       *zap.Logger   // nil logs nothing
+	Switches     Switches
+}
+
+// Switches turn off single mechanisms of the protocol, so that a test can show what goes wrong without them.
+// They are for tests alone: with any of them on, old values are served.
+type Switches struct {
+	NoTokenPerLoad bool // one lease token for the whole process, so that its late loads are stored
+	NoHeartbeat    bool // trust without proof
+}
+
+const (
+	defaultTTL          = 300 * time.Second
+	defaultMaxStaleness = 5 * time.Second
+	minMaxStaleness     = time.Second
+	defaultLocalBytes   = 128 << 20
+)
+
+// complete fills in what was left out, or says everything that is wrong.
+func (o Options) complete() (Options, error) {
+	if o.DefaultTTL == 0 {
+		o.DefaultTTL = defaultTTL
+	}
+	if o.Compression == "" {
+		o.Compression = CodingZlib
+	}
+	if o.MaxStaleness == 0 {
+		o.MaxStaleness = defaultMaxStaleness
+	}
+	if o.LocalBytes == 0 {
+		o.LocalBytes = defaultLocalBytes
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	var wrong []error
+	if o.Host == "" {
+		wrong = append(wrong, errors.New("the host of Valkey is empty"))
+	}
+	if o.Port < 1 || o.Port > 65535 {
+		wrong = append(wrong, fmt.Errorf("the port of Valkey is %d, not one of 1 to 65535", o.Port))
+	}
+	if o.Prefix == "" || strings.ContainsAny(o.Prefix, " \r\n") {
+		wrong = append(wrong, fmt.Errorf("the key prefix %q is empty or has blanks", o.Prefix))
+	}
+	if o.DefaultTTL < time.Millisecond {
+		wrong = append(wrong, fmt.Errorf("the default TTL %s is below a millisecond", o.DefaultTTL))
+	}
+	if _, err := codingNumber(o.Compression); err != nil {
+		wrong = append(wrong, err)
+	}
+	if o.MaxStaleness < minMaxStaleness {
+		wrong = append(wrong, fmt.Errorf("the greatest staleness %s is below %s", o.MaxStaleness, minMaxStaleness))
+	}
+	if o.LocalBytes < 1<<20 {
+		wrong = append(wrong, fmt.Errorf("%d bytes for local copies are less than 1 MiB", o.LocalBytes))
+	}
+	return o, errors.Join(wrong...)
+}

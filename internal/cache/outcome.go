@@ -1,0 +1,33 @@
+package cache
+
+// An Outcome says where an answer came from.
+type Outcome uint8
+
+const (
+	HitLocal      Outcome = iota // a copy in this process' memory
+	HitValkey                    // read from Valkey
+	MissStored                   // loaded, and stored
+	MissCollapsed                // loaded by another request of this process
+	MissRefused                  // loaded, and not stored
+	BypassDown                   // Valkey is not reachable: loaded, at most MaxStaleness ago
+	BypassGuard                  // nothing proves that Valkey's values are fresh: loaded, at most MaxStaleness ago
+	outcomes
+)
+
+var outcomeTexts = [outcomes]string{
+	HitLocal:      "walkey; hit; detail=local",
+	HitValkey:     "walkey; hit; detail=valkey",
+	MissStored:    "walkey; fwd=miss; stored",
+	MissCollapsed: "walkey; fwd=miss; collapsed",
+	MissRefused:   "walkey; fwd=miss; detail=fill-refused",
+	BypassDown:    "walkey; fwd=bypass; detail=valkey-down",
+	BypassGuard:   "walkey; fwd=bypass; detail=stale-guard",
+}
+
+// String is the value of the Cache-Status field (RFC 9211).
+func (o Outcome) String() string {
+	if o < outcomes {
+		return outcomeTexts[o]
+	}
+	return "walkey"
+}

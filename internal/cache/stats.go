@@ -1,0 +1,89 @@
+package cache
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// counts are added to where things happen.
+type counts struct {
+	hitsLocal atomic.Uint64
+	_         [56]byte // the hottest of all has a cache line of its own
+
+	hitsValkey      atomic.Uint64
+	misses          atomic.Uint64
+	missesCollapsed atomic.Uint64
+	bypassesDown    atomic.Uint64
+	bypassesGuard   atomic.Uint64
+	fillsStored     atomic.Uint64
+	fillsRefused    atomic.Uint64
+	fillErrors      atomic.Uint64
+	loads           atomic.Uint64
+	loading         atomic.Int64
+	waits           atomic.Uint64
+	malformed       atomic.Uint64
+	connects        atomic.Uint64
+	invalidations   atomic.Uint64
+}
+
+// Stats are counts since Open, and the present state.
+type Stats struct {
+	HitsLocal       uint64 // answers from this process' memory
+	HitsValkey      uint64 // answers from Valkey
+	Misses          uint64 // requests that loaded
+	MissesCollapsed uint64 // requests that shared another's load
+	BypassesDown    uint64 // requests answered without Valkey because it was away
+	BypassesGuard   uint64 // and because values were not trusted
+	FillsStored     uint64 // loads whose value was stored
+	FillsRefused    uint64 // whose lease was gone
+	FillErrors      uint64 // where Valkey said no, or nothing
+	Loads           uint64 // calls of loaders
+	Loading         int64  // calls of loaders under way
+	Waits           uint64 // waits for another process' load
+	Malformed       uint64 // stored bytes that were no value
+	Connects        uint64 // attempts to connect the reader
+	Invalidations   uint64 // keys whose change Valkey has pushed, and losses of all local copies
+
+	Trusted      bool
+	Reason       string        // why not; empty when trusted
+	HeartbeatAge time.Duration // since the heartbeat was last seen to rise; negative when never
+}
+
+// Stats reads them. It is cheap, and consistent in no other way than that no count ever falls.
+func (c *Cache) Stats() Stats {
+	n := &c.counts
+	s := Stats{
+		HitsLocal:       n.hitsLocal.Load(),
+		HitsValkey:      n.hitsValkey.Load(),
+		Misses:          n.misses.Load(),
+		MissesCollapsed: n.missesCollapsed.Load(),
+		BypassesDown:    n.bypassesDown.Load(),
+		BypassesGuard:   n.bypassesGuard.Load(),
+		FillsStored:     n.fillsStored.Load(),
+		FillsRefused:    n.fillsRefused.Load(),
+		FillErrors:      n.fillErrors.Load(),
+		Loads:           n.loads.Load(),
+		Loading:         n.loading.Load(),
+		Waits:           n.waits.Load(),
+		Malformed:       n.malformed.Load(),
+		Connects:        n.connects.Load(),
+		Invalidations:   n.invalidations.Load(),
+		HeartbeatAge:    -1,
+	}
+	s.Trusted, s.Reason = c.Trusted()
+	if beat := c.guard.beat.Load(); beat != 0 {
+		s.HeartbeatAge = c.now() - time.Duration(beat)
+	}
+	return s
+}
+
+// Trusted says whether values from Valkey may be served now, and if not, why: "valkey-down" or "stale-guard".
+func (c *Cache) Trusted() (trusted bool, reason string) {
+	if c.guard.current(c.now()) != nil {
+		return true, ""
+	}
+	if c.guard.down.Load() {
+		return false, "valkey-down"
+	}
+	return false, "stale-guard"
+}

@@ -1,0 +1,150 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// What Valkey keeps under a key or in a field is either a lease (see lease.go) or a value: a head of fixed length and a
+// body. The head:
+//
+//	0      'V'
+//	1      version of this layout
+//	2      coding of the body
+//	3      1 when there is no such thing, else 0
+//	4..19  the fill's id: no two fills ever have the same
+//	20..23 length of the identity body, big endian
+//	24..55 the tag, hexadecimal
+const (
+	valueKind   = 'V'
+	headVersion = 1
+
+	atVersion = 1
+	atCoding  = 2
+	atAbsent  = 3
+	atFill    = 4
+	atLength  = 20
+	atTag     = 24
+	headSize  = 56
+)
+
+// A Value is an answer: a body, or the fact that there is none. It shares memory with other Values of the same key, so
+// nothing of it may be changed. The zero Value is not one.
+type Value struct {
+	head    []byte // headSize bytes, checked
+	body    []byte // as head's coding says
+	decoded *decodedBodies
+}
+
+// A fillID is different for every fill of every process.
+type fillID [16]byte
+
+// loadedValue makes the Value of what a loader gave.
+func loadedValue(content Content, fill fillID, decoded *decodedBodies) Value {
+	if content.Absent {
+		content.Body = nil
+	}
+	return Value{head: newHead(content, fill), body: content.Body, decoded: decoded}
+}
+
+func newHead(content Content, fill fillID) []byte {
+	head := make([]byte, headSize)
+	head[0] = valueKind
+	head[atVersion] = headVersion
+	head[atCoding] = plain
+	if content.Absent {
+		head[atAbsent] = 1
+	}
+	copy(head[atFill:], fill[:])
+	binary.BigEndian.PutUint32(head[atLength:], uint32(len(content.Body)))
+	sum := sha256.Sum256(content.Body)
+	hex.Encode(head[atTag:], sum[:16])
+	return head
+}
+
+// storable gives the bytes to be stored for a loaded value, compressed where that helps.
+func (v Value) storable(coding byte) []byte {
+	coding, body := encode(coding, v.body)
+	stored := make([]byte, 0, headSize+len(body))
+	stored = append(stored, v.head...)
+	stored[atCoding] = coding
+	return append(stored, body...)
+}
+
+var errMalformed = errors.New("malformed value")
+
+// parseValue takes stored bytes, which may be anything. It does not look into the body.
+func parseValue(stored []byte, decoded *decodedBodies) (Value, error) {
+	if len(stored) < headSize || stored[0] != valueKind {
+		return Value{}, errMalformed
+	}
+	head, body := stored[:headSize:headSize], stored[headSize:]
+	length := binary.BigEndian.Uint32(head[atLength:])
+	switch {
+	case head[atVersion] != headVersion,
+		head[atCoding] >= codings,
+		head[atAbsent] > 1,
+		length > maxBody,
+		head[atCoding] == plain && int(length) != len(body),
+		head[atCoding] != plain && len(body) == 0,
+		head[atAbsent] == 1 && (length != 0 || len(body) != 0):
+		return Value{}, errMalformed
+	}
+	for _, c := range head[atTag:headSize] {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return Value{}, errMalformed
+		}
+	}
+	return Value{head: head, body: body, decoded: decoded}, nil
+}
+
+// Absent says that there is nothing under this key: an answer like any other, whose body is empty.
+func (v Value) Absent() bool { return v.head[atAbsent] == 1 }
+
+// Tag is a hash of the identity body: 32 hexadecimal digits, the same whatever the coding and whoever loaded it.
+func (v Value) Tag() string {
+	// A view and not a copy: the head is never changed, and every hit asks for it.
+	return unsafe.String(&v.head[atTag], headSize-atTag)
+}
+
+// Coding is the coding of Encoded: CodingZlib, CodingZstd or CodingGzip, and empty for the identity body.
+func (v Value) Coding() string {
+	if v.head[atCoding] == plain {
+		return ""
+	}
+	return codingNames[v.head[atCoding]]
+}
+
+// ContentCoding is Coding by its name in HTTP, where zlib's is "deflate"; empty for the identity body.
+func (v Value) ContentCoding() string { return contentNames[v.head[atCoding]] }
+
+// Encoded is the body as it is kept, in Coding. It is shared: never change it.
+func (v Value) Encoded() []byte { return v.body }
+
+// Length is the length of the identity body in bytes.
+func (v Value) Length() int { return int(binary.BigEndian.Uint32(v.head[atLength:])) }
+
+// Identity is the body without coding. It is shared: never change it. The decoded form is kept in memory for the next
+// who asks. An error says that the stored bytes are damaged; the caller then does well to Delete the address.
+func (v Value) Identity() ([]byte, error) {
+	if v.head[atCoding] == plain {
+		return v.body, nil
+	}
+	body, err := v.decoded.body(v)
+	if err != nil {
+		return nil, fmt.Errorf("decode a body of %s: %w", v.Coding(), err)
+	}
+	return body, nil
+}
+
+func (v Value) fill() fillID { return fillID(v.head[atFill:atLength]) }
+
+// Equal says that two Values answer the same.
+func (v Value) Equal(other Value) bool {
+	return v.Absent() == other.Absent() && bytes.Equal(v.head[atTag:], other.head[atTag:])
+}

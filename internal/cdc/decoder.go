@@ -1,0 +1,346 @@
+package cdc
+
+import (
+	"slices"
+	"time"
+)
+
+// decoder turns the messages of pgoutput (protocol version 1: no streaming of open transactions, no two-phase commit,
+// text values) into pieces of transactions. It does no I/O and keeps no byte of a message. After an error it is spent.
+type decoder struct {
+	columns   func(Table) []string
+	relations map[uint32]*Relation // as the server described them on this connection
+	build     builder
+
+	open      bool // between Begin and Commit; the next four describe that transaction
+	xid       uint32
+	commit    LSN
+	committed time.Time
+	partial   bool // a piece of it has been handed over
+
+	end LSN // of the last commit
+}
+
+// progress is what a message brought to an end.
+type progress uint8
+
+const (
+	nothing          progress = iota
+	endOfPiece                // the transaction goes on, but what there is of it is to be handed over
+	endOfTransaction          // the transaction is complete up to decoder.end
+)
+
+func newDecoder(columns func(Table) []string, p *pool) *decoder {
+	return &decoder{columns: columns, relations: make(map[uint32]*Relation), build: builder{pool: p}}
+}
+
+// decode takes one message in. at is the position that came with it, for errors. When it reports an end, cut must be
+// called before the next message.
+func (d *decoder) decode(message []byte, at LSN) (progress, error) {
+	if d.open {
+		at = d.commit
+	}
+	r := reader{message: message}
+	kind := r.byte("the message type")
+	var relation uint32
+	done := nothing
+	switch kind {
+	case 'B':
+		d.readBegin(&r)
+	case 'C':
+		d.readCommit(&r)
+		done = endOfTransaction
+	case 'O':
+		d.readOrigin(&r)
+	case 'R':
+		relation = d.readRelation(&r)
+	case 'Y':
+		r.uint32("the OID")
+		r.text("the schema")
+		r.text("the name")
+	case 'I':
+		relation = d.readInsert(&r)
+	case 'U':
+		relation = d.readUpdate(&r)
+	case 'D':
+		relation = d.readDelete(&r)
+	case 'T':
+		relation = d.readTruncate(&r)
+	case 'M':
+		readMessage(&r)
+	default:
+		r.failAt(0, "the message type is none of pgoutput's")
+	}
+	r.end()
+	if r.failed {
+		e := &DecodeError{Message: kind, Offset: r.at, Relation: relation, LSN: at, Reason: r.reason}
+		if known := d.relations[relation]; known != nil {
+			e.Table = known.Table
+		}
+		return nothing, e
+	}
+	if done == nothing && d.build.full() {
+		done = endOfPiece
+	}
+	return done, nil
+}
+
+// cut gives the piece that has ended. The references to its slabs are appended to slabs. deliver is false for a
+// transaction that changed nothing that is wanted.
+func (d *decoder) cut(slabs []*slab) (t Transaction, kept []*slab, bytes int, deliver bool) {
+	changes, slabs, bytes := d.build.cut(slabs)
+	t = Transaction{XID: d.xid, Commit: d.commit, CommitTime: d.committed, Changes: changes}
+	if d.open {
+		d.partial = true
+		return t, slabs, bytes, true
+	}
+	t.Complete = true
+	t.End = d.end
+	return t, slabs, bytes, d.partial || len(changes) > 0
+}
+
+func (d *decoder) readBegin(r *reader) {
+	if d.open {
+		r.failAt(0, "a transaction begins inside transaction %d", d.xid)
+	}
+	commit := LSN(r.uint64("the commit position"))
+	committed := r.time("the commit time")
+	xid := r.uint32("the transaction id")
+	d.open, d.partial = true, false
+	d.commit, d.committed, d.xid = commit, committed, xid
+}
+
+func (d *decoder) readCommit(r *reader) {
+	d.inside(r)
+	if flags := r.byte("the flags"); flags != 0 {
+		r.failAt(r.at-1, "flags 0x%02x where none are defined", flags)
+	}
+	if commit := LSN(r.uint64("the commit position")); commit != d.commit {
+		r.failAt(r.at-8, "commit position %s, but the transaction began with %s", commit, d.commit)
+	}
+	end := LSN(r.uint64("the end position"))
+	if end <= d.commit || end < d.end {
+		r.failAt(r.at-8, "end position %s is not behind the commit position %s and the transaction before (%s)", end, d.commit, d.end)
+	}
+	r.uint64("the commit time")
+	d.open, d.end = false, end
+}
+
+func (d *decoder) readOrigin(r *reader) {
+	d.inside(r)
+	r.uint64("the position at the origin")
+	r.text("the name of the origin")
+}
+
+// readMessage checks what pg_logical_emit_message wrote. Nobody here waits for such a message; it is asked for so that
+// an idle database can be seen to be alive.
+func readMessage(r *reader) {
+	if flags := r.byte("the flags"); flags > 1 {
+		r.failAt(r.at-1, "flags 0x%02x where only 1 is defined", flags)
+	}
+	r.uint64("the position")
+	r.text("the prefix")
+	r.take(int(r.uint32("the length")), "the content")
+}
+
+// inside fails when no transaction is open: without one a change has no commit to belong to.
+func (d *decoder) inside(r *reader) {
+	if !d.open {
+		r.failAt(0, "it came outside of a transaction")
+	}
+}
+
+func (d *decoder) readRelation(r *reader) uint32 {
+	oid := r.uint32("the relation OID")
+	relation := &Relation{OID: oid}
+	relation.Schema = r.text("the schema")
+	if relation.Schema == "" {
+		relation.Schema = "pg_catalog" // how pgoutput abbreviates it
+	}
+	relation.Name = r.text("the name")
+	relation.Identity = r.byte("the replica identity")
+	switch relation.Identity {
+	case 'd', 'f', 'i', 'n':
+	default:
+		r.failAt(r.at-1, "replica identity 0x%02x is none of d, f, i, n", relation.Identity)
+	}
+	const least = 1 + 1 + 4 + 4 // flags, an empty name, type, modifier
+	n := int(r.uint16("the number of columns"))
+	n = r.fits(n, least, r.at-2, "the number of columns")
+	relation.Columns = make([]Column, 0, n)
+	for range n {
+		flags := r.byte("the flags of a column")
+		if flags > 1 {
+			r.failAt(r.at-1, "flags 0x%02x of a column where only 1 is defined", flags)
+		}
+		c := Column{Identity: flags == 1, Name: r.text("the name of a column"), TypeOID: r.uint32("the type of a column")}
+		r.uint32("the type modifier of a column")
+		if r.failed {
+			return oid
+		}
+		relation.Columns = append(relation.Columns, c)
+	}
+	if r.failed || r.left() > 0 {
+		return oid
+	}
+	// The server repeats itself after every invalidation of its own cache. The same shape stays the same Relation, so
+	// that what was worked out from it stays valid.
+	if known := d.relations[oid]; known == nil || !known.sameShape(relation) {
+		relation.want(d.columns(relation.Table))
+		d.relations[oid] = relation
+	}
+	return oid
+}
+
+func (r *Relation) sameShape(o *Relation) bool {
+	return r.Table == o.Table && r.Identity == o.Identity && slices.Equal(r.Columns, o.Columns)
+}
+
+// want works out which values are kept. No names at all mean that the table is not wanted.
+func (r *Relation) want(names []string) {
+	if names == nil {
+		return
+	}
+	r.Wanted = make([]int, len(names))
+	r.kept = make([]int, len(r.Columns))
+	for i := range r.kept {
+		r.kept[i] = -1
+	}
+	for place, name := range names {
+		column := slices.IndexFunc(r.Columns, func(c Column) bool { return c.Name == name })
+		r.Wanted[place] = column
+		if column < 0 {
+			continue
+		}
+		if first := r.kept[column]; first >= 0 {
+			r.again = append(r.again, [2]int{first, place})
+			continue
+		}
+		r.kept[column] = place
+	}
+}
+
+// known reads the OID of a relation that must have been described. The result is nil when the reader has failed, and
+// its kept is nil when the table is not wanted.
+func (d *decoder) known(r *reader) (*Relation, uint32) {
+	oid := r.uint32("the relation OID")
+	if r.failed {
+		return nil, oid
+	}
+	relation := d.relations[oid]
+	if relation == nil {
+		r.failAt(r.at-4, "relation %d has not been described", oid)
+	}
+	return relation, oid
+}
+
+func (d *decoder) readInsert(r *reader) uint32 {
+	d.inside(r)
+	relation, oid := d.known(r)
+	if part := r.byte("the kind of row"); part != 'N' {
+		r.failAt(r.at-1, "row kind 0x%02x where N is due", part)
+	}
+	row := d.readRow(r, relation, false)
+	d.add(r, Change{Kind: Insert, Relation: relation, New: row})
+	return oid
+}
+
+func (d *decoder) readUpdate(r *reader) uint32 {
+	d.inside(r)
+	relation, oid := d.known(r)
+	part := r.byte("the kind of row")
+	var before []Value
+	if part == 'K' || part == 'O' {
+		before = d.readRow(r, relation, part == 'K')
+		part = r.byte("the kind of row")
+	}
+	if part != 'N' {
+		r.failAt(r.at-1, "row kind 0x%02x where N is due", part)
+	}
+	row := d.readRow(r, relation, false)
+	d.add(r, Change{Kind: Update, Relation: relation, Old: before, New: row})
+	return oid
+}
+
+func (d *decoder) readDelete(r *reader) uint32 {
+	d.inside(r)
+	relation, oid := d.known(r)
+	part := r.byte("the kind of row")
+	if part != 'K' && part != 'O' {
+		r.failAt(r.at-1, "row kind 0x%02x where K or O is due", part)
+	}
+	before := d.readRow(r, relation, part == 'K')
+	d.add(r, Change{Kind: Delete, Relation: relation, Old: before})
+	return oid
+}
+
+func (d *decoder) readTruncate(r *reader) uint32 {
+	d.inside(r)
+	n := int(r.uint32("the number of relations"))
+	n = r.fits(n, 4, r.at-4, "the number of relations")
+	if flags := r.byte("the flags"); flags > 3 {
+		r.failAt(r.at-1, "flags 0x%02x where only 1 and 2 are defined", flags)
+	}
+	var oid uint32
+	for range n {
+		var relation *Relation
+		relation, oid = d.known(r)
+		if r.failed {
+			break
+		}
+		d.add(r, Change{Kind: Truncate, Relation: relation})
+	}
+	return oid
+}
+
+// add appends the change unless reading it failed or its table is not wanted.
+func (d *decoder) add(r *reader, c Change) {
+	if !r.failed && c.Relation.kept != nil {
+		d.build.add(c)
+	}
+}
+
+// readRow reads one row and keeps its wanted columns. identity: only the columns of the replica identity were sent, the
+// others say NULL and mean nothing.
+func (d *decoder) readRow(r *reader, relation *Relation, identity bool) []Value {
+	n := int(r.uint16("the number of columns"))
+	if r.failed {
+		return nil
+	}
+	if n != len(relation.Columns) {
+		r.failAt(r.at-2, "a row of %d columns in a relation of %d", n, len(relation.Columns))
+		return nil
+	}
+	var row []Value
+	if relation.kept != nil {
+		row = d.build.values(len(relation.Wanted))
+	}
+	for i := range n {
+		var v Value
+		switch kind := r.byte("the kind of a value"); kind {
+		case 'n':
+			v.State = Null
+		case 'u':
+			v.State = Unchanged
+		case 't':
+			v.State = Text
+			v.Text = r.take(int(r.uint32("the length of a value")), "a value")
+		default:
+			r.failAt(r.at-1, "value kind 0x%02x is none of n, u, t", kind)
+		}
+		if r.failed {
+			return nil
+		}
+		if row == nil || relation.kept[i] < 0 || identity && !relation.Columns[i].Identity {
+			continue
+		}
+		if v.State == Text {
+			v.Text = d.build.copy(v.Text)
+		}
+		row[relation.kept[i]] = v
+	}
+	for _, pair := range relation.again {
+		row[pair[1]] = row[pair[0]]
+	}
+	return row
+}

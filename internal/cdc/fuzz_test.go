@@ -1,0 +1,99 @@
+package cdc
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+)
+
+// FuzzDecode reads the input as messages with a length of two bytes before each. Whatever comes, the decoder must not
+// panic, must not take more memory than the input can justify, and must name message, offset and relation in its error.
+func FuzzDecode(f *testing.F) {
+	frame := func(messages ...wire) []byte {
+		var b []byte
+		for _, m := range messages {
+			b = append(binary.BigEndian.AppendUint16(b, uint16(len(m))), m...)
+		}
+		return b
+	}
+	shape := relation(7, "public.t", 'd', "*id", "title", "body")
+	f.Add(frame())
+	f.Add(frame(wire{}))
+	f.Add(frame(begin(100, 5), shape, insert(7, "1", "a", null), update(7, "1", unchanged, ""), commit(100, 140)))
+	f.Add(frame(begin(100, 5), shape, updateFrom(7, 'K', []string{"1", null, null}, []string{"2", "a", "b"}), commit(100, 140)))
+	f.Add(frame(begin(100, 5), shape, updateFrom(7, 'O', []string{"1", null, null}, []string{"2", "a", "b"}), remove(7, 'O', "1", "a", "b"), truncate(7, 7), commit(100, 140)))
+	f.Add(frame(begin(100, 5), wire{'O'}.u64(9).text("origin"), wire{'Y'}.u32(99).text("public").text("mood"), wire{'M'}.u8(1).u64(90).text("p").bytes("c"), commit(100, 140)))
+	f.Add(frame(begin(100, 5), shape, insert(7, "1", "a", "b"), relation(7, "public.t", 'f', "*id"), insert(7, "1"), commit(100, 140), begin(140, 6), commit(140, 150)))
+	names := []string{"title", "id", "none", "id"}
+	f.Fuzz(func(t *testing.T, input []byte) {
+		d := newDecoder(func(table Table) []string {
+			if table.Name == "" {
+				return nil
+			}
+			return names
+		}, &pool{})
+		// One byte of a message can bring one value of a row that says NULL, and a change with the values that are wanted.
+		limit := len(input) * (changeSize + 2*len(names)*valueSize)
+		memory := 0
+		for rest := input; len(rest) >= 2; {
+			n := int(binary.BigEndian.Uint16(rest))
+			rest = rest[2:]
+			n = min(n, len(rest))
+			message := rest[:n:n]
+			rest = rest[n:]
+			done, err := d.decode(message, 1)
+			var columns int
+			for _, r := range d.relations {
+				columns += len(r.Columns)
+			}
+			if columns > len(input) {
+				t.Fatalf("%d columns from %d bytes", columns, len(input))
+			}
+			if err != nil {
+				checkDecodeError(t, err, message)
+				return
+			}
+			if done == nothing {
+				continue
+			}
+			piece, _, bytes, _ := d.cut(nil)
+			if memory += bytes; memory > limit {
+				t.Fatalf("%d bytes of memory for %d of input", memory, len(input))
+			}
+			for _, c := range piece.Changes {
+				if c.Relation == nil || c.Kind < Insert || c.Kind > Truncate {
+					t.Fatalf("a change %+v", c)
+				}
+				for _, row := range [][]Value{c.Old, c.New} {
+					if row != nil && len(row) != len(c.Relation.Wanted) {
+						t.Fatalf("%d values where %d are wanted", len(row), len(c.Relation.Wanted))
+					}
+				}
+			}
+		}
+	})
+}
+
+func checkDecodeError(t *testing.T, err error, message []byte) {
+	t.Helper()
+	var e *DecodeError
+	if !errors.As(err, &e) {
+		t.Fatalf("%T %v is no DecodeError", err, err)
+	}
+	var kind byte
+	if len(message) > 0 {
+		kind = message[0]
+	}
+	if e.Message != kind || e.Offset < 0 || e.Offset > len(message) || e.Reason == "" {
+		t.Fatalf("%+v does not describe a message of %d bytes and type %q", e, len(message), kind)
+	}
+	switch kind {
+	case 'I', 'U', 'D':
+		if len(message) < 5 || e.Offset == 0 && e.Relation == 0 {
+			break
+		}
+		if want := binary.BigEndian.Uint32(message[1:]); e.Relation != want && e.Reason != "it came outside of a transaction" {
+			t.Fatalf("%+v names relation %d, the message %d", e, e.Relation, want)
+		}
+	}
+}

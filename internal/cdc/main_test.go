@@ -1,0 +1,9 @@
+package cdc
+
+import (
+	"testing"
+
+	"walkey/internal/embedded/embeddedtest"
+)
+
+func TestMain(m *testing.M) { embeddedtest.Main(m) }

@@ -1,0 +1,116 @@
+package invalidate
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"walkey/internal/cdc"
+)
+
+// Metrics are what a running invalidator tells of itself. It implements
+// [prometheus.Collector].
+type Metrics struct {
+	role      Role
+	received  atomic.Uint64 // LSN
+	confirmed atomic.Uint64 // LSN
+	lastBeat  atomic.Int64  // unix nanoseconds
+
+	transactions prometheus.Counter
+	changes      *prometheus.CounterVec
+	deletes      prometheus.Counter
+	existed      prometheus.Counter
+	resyncs      *prometheus.CounterVec
+	sessions     prometheus.Counter
+	beats        prometheus.Counter
+	latency      prometheus.Histogram
+	gauges       []prometheus.Collector
+}
+
+// NewMetrics gives metrics that are all zero.
+func NewMetrics() *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "walkey_" + name, Help: help})
+	}
+	m := &Metrics{
+		transactions: counter("transactions_total", "Committed transactions received from the stream."),
+		changes:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_changes_total", Help: "Row changes received from the stream."}, []string{"table", "kind"}),
+		deletes:      counter("deleted_keys_total", "Keys that were sent to Valkey to be deleted."),
+		existed:      counter("deleted_keys_existed_total", "Deleted keys that existed."),
+		resyncs:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_resyncs_total", Help: "Times that every key was deleted because changes may have been missed."}, []string{"reason"}),
+		sessions:     counter("sessions_ended_total", "Sessions with Postgres and Valkey that broke."),
+		beats:        counter("heartbeats_total", "Heartbeats that Valkey acknowledged."),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "walkey_commit_to_delete_seconds", Help: "From the commit's timestamp to the acknowledged delete of its keys, by the clocks of Postgres and this process.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 60},
+		}),
+	}
+	gauge := func(name, help string, value func() float64) {
+		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "walkey_" + name, Help: help}, value))
+	}
+	gauge("active", "1 when this process follows the stream, 0 when it stands by or starts.", func() float64 {
+		if m.role.value.Load() == roleActive {
+			return 1
+		}
+		return 0
+	})
+	gauge("received_lsn_bytes", "Position up to which the stream was received.", func() float64 { return float64(m.received.Load()) })
+	gauge("confirmed_lsn_bytes", "Position up to which everything is deleted and confirmed.", func() float64 { return float64(m.confirmed.Load()) })
+	gauge("heartbeat_age_seconds", "Time since Valkey acknowledged the last heartbeat; -1 before the first.", func() float64 {
+		if at := m.lastBeat.Load(); at != 0 {
+			return time.Since(time.Unix(0, at)).Seconds()
+		}
+		return -1
+	})
+	return m
+}
+
+// Role is what the process does at the moment.
+func (m *Metrics) Role() string { return m.role.String() }
+
+func (m *Metrics) collectors() []prometheus.Collector {
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.sessions, m.beats, m.latency}, m.gauges...)
+}
+
+// Describe implements [prometheus.Collector].
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.collectors() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.collectors() {
+		c.Collect(ch)
+	}
+}
+
+func (m *Metrics) took(b *cdc.Batch) {
+	m.received.Store(uint64(b.Position))
+	for i := range b.Transactions {
+		t := &b.Transactions[i]
+		if t.Complete {
+			m.transactions.Inc()
+		}
+		for j := range t.Changes {
+			c := &t.Changes[j]
+			m.changes.WithLabelValues(c.Relation.Table.String(), c.Kind.String()).Inc()
+		}
+	}
+}
+
+func (m *Metrics) keys(sent, existed int) {
+	m.deletes.Add(float64(sent))
+	m.existed.Add(float64(existed))
+}
+
+func (m *Metrics) deleted(after time.Duration) { m.latency.Observe(max(after, 0).Seconds()) }
+func (m *Metrics) resynced(reason string)      { m.resyncs.WithLabelValues(reason).Inc() }
+func (m *Metrics) sessionEnded()               { m.sessions.Inc() }
+
+func (m *Metrics) beat() {
+	m.beats.Inc()
+	m.lastBeat.Store(time.Now().UnixNano())
+}

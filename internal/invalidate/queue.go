@@ -1,0 +1,102 @@
+package invalidate
+
+import (
+	"slices"
+	"time"
+
+	"walkey/internal/cdc"
+)
+
+// maxHeldKeys bounds the keys that a transaction may hold while it is not visible
+// yet. One that holds more deletes every key of the rules instead.
+const maxHeldKeys = 200_000
+
+// entry is a transaction whose deletes are not all acknowledged.
+type entry struct {
+	xid     uint32
+	before  cdc.LSN // everything that committed at or before it stands in front of this transaction
+	end     cdc.LSN // end of the commit record; 0 until the last piece came
+	time    time.Time
+	visible bool // a snapshot saw it; every later one does too
+	erasure erasure
+	// collapsed: the keys were too many to hold, everything is deleted instead.
+	collapsed bool
+}
+
+// done reports whether everything of the transaction is deleted.
+func (e *entry) done() bool { return e.end != 0 && e.visible && e.erasure.empty() }
+
+// queue holds transactions, in commit order, until their deletes are acknowledged.
+type queue struct {
+	entries []*entry
+	// position is the stream's: everything that committed at or before it has
+	// been put in.
+	position cdc.LSN
+	last     cdc.LSN // end of the last transaction that was put in
+}
+
+// put adds the pieces of a batch and moves the position.
+func (q *queue) put(b *cdc.Batch, rules *Rules) {
+	for i := range b.Transactions {
+		q.putPiece(&b.Transactions[i], rules)
+	}
+	q.position = max(q.position, b.Position)
+}
+
+func (q *queue) putPiece(t *cdc.Transaction, rules *Rules) {
+	e := q.open()
+	if e == nil {
+		e = &entry{xid: t.XID, before: max(q.last, q.position), time: t.CommitTime}
+		q.entries = append(q.entries, e)
+	}
+	for i := range t.Changes {
+		if !e.collapsed {
+			rules.mapChange(&e.erasure, &t.Changes[i])
+		}
+	}
+	if !e.visible && len(e.erasure.keys) > maxHeldKeys {
+		e.collapsed = true
+		keys, patterns := rules.Everything()
+		e.erasure = erasure{keys: keys, patterns: patterns}
+	}
+	if t.Complete {
+		e.end = t.End
+		q.last = t.End
+	}
+}
+
+// open is the transaction of which more pieces are to come, if any: pieces of one
+// transaction come one behind another.
+func (q *queue) open() *entry {
+	if n := len(q.entries); n > 0 && q.entries[n-1].end == 0 {
+		return q.entries[n-1]
+	}
+	return nil
+}
+
+// unseen reports whether a transaction waits that no snapshot has seen yet.
+func (q *queue) unseen() bool {
+	return slices.ContainsFunc(q.entries, func(e *entry) bool { return !e.visible })
+}
+
+// see marks the transactions that the snapshot sees.
+func (q *queue) see(s snapshot) {
+	for _, e := range q.entries {
+		e.visible = e.visible || s.sees(e.xid)
+	}
+}
+
+// drop removes the transactions that are done, wherever they stand: one that
+// hangs holds up the watermark, not the memory.
+func (q *queue) drop() {
+	q.entries = slices.DeleteFunc(q.entries, (*entry).done)
+}
+
+// watermark is the position up to which everything is deleted: what may be noted
+// and confirmed. It stands still before the oldest transaction that is not done.
+func (q *queue) watermark() cdc.LSN {
+	if len(q.entries) == 0 {
+		return max(q.position, q.last)
+	}
+	return q.entries[0].before
+}

@@ -1,0 +1,129 @@
+package invalidate
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.uber.org/zap"
+
+	"walkey/internal/cache"
+	"walkey/internal/cdc"
+)
+
+// Options say what to follow and what to delete.
+type Options struct {
+	DatabaseURL string // the primary; an ordinary URL
+	Slot        string // replication slot; made when it is missing
+	Publication string // made for the tables of Rules when it is missing
+	Rules       *Rules
+	Eraser      *cache.Eraser
+	Metrics     *Metrics // nil: not measured
+	Logger      *zap.Logger
+	Switches    Switches
+}
+
+// Switches turn mechanisms off, so that tests can show what each is for. They are
+// for tests alone.
+type Switches struct {
+	NoGate bool // delete as soon as a commit is delivered, visible or not
+}
+
+const (
+	// Between two sessions, before jitter.
+	firstPause, slowestPause = 50 * time.Millisecond, time.Second
+	// steadyAfter is how long a session must have lasted for the pauses to begin
+	// anew.
+	steadyAfter = 5 * time.Second
+	// repeatAfter is how long the same failure is not logged again.
+	repeatAfter = 30 * time.Second
+)
+
+// Run follows the stream until ctx ends, through outages of either server, and
+// then returns nil. It returns an error only when going on would miss changes: a
+// message of the stream that can't be decoded.
+func Run(ctx context.Context, o Options) error {
+	m := o.Metrics
+	if m == nil {
+		m = NewMetrics()
+	}
+	pauses := &backoff.ExponentialBackOff{InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: slowestPause}
+	pauses.Reset()
+	failures := failureLog{log: o.Logger}
+	newSlot := false
+	for {
+		began := time.Now()
+		err := runSession(ctx, &o, m, newSlot)
+		newSlot = errors.Is(err, cdc.ErrPublicationMissing)
+		if ctx.Err() != nil {
+			if err != nil && !errors.Is(err, ctx.Err()) {
+				o.Logger.Warn("ended before the last progress was confirmed; it will be repeated", zap.Error(err))
+			}
+			return nil
+		}
+		if fatal := (*cdc.DecodeError)(nil); errors.As(err, &fatal) {
+			return err
+		}
+		m.sessionEnded()
+		failures.report(err)
+		if time.Since(began) > steadyAfter {
+			pauses.Reset()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pauses.NextBackOff()):
+		}
+	}
+}
+
+// failureLog logs why sessions end: each reason once, and again when it lasts.
+type failureLog struct {
+	log  *zap.Logger
+	last string
+	at   time.Time
+}
+
+func (f *failureLog) report(err error) {
+	if err == nil || (err.Error() == f.last && time.Since(f.at) < repeatAfter) {
+		return
+	}
+	f.last, f.at = err.Error(), time.Now()
+	fields := []zap.Field{zap.Error(err)}
+	if setup := (*cdc.SetupError)(nil); errors.As(err, &setup) && setup.SQL != "" {
+		fields = append(fields, zap.String("mend", setup.SQL))
+	}
+	f.log.Warn("the session ended; trying again", fields...)
+}
+
+// newHolder names one session among all that ever held the heartbeat.
+func newHolder() string { return rand.Text() }
+
+// role is what the process does at the moment.
+type role = int32
+
+const (
+	roleStarting role = iota // connecting, or waiting for something that is missing
+	roleStandby              // another process holds the slot
+	roleActive               // follows the stream
+)
+
+// Role says what a process does, for health checks and metrics.
+type Role struct{ value atomic.Int32 }
+
+// Store sets the role.
+func (r *Role) Store(v role) { r.value.Store(v) }
+
+// String is "starting", "standby" or "active".
+func (r *Role) String() string {
+	switch r.value.Load() {
+	case roleActive:
+		return "active"
+	case roleStandby:
+		return "standby"
+	}
+	return "starting"
+}

@@ -1,0 +1,459 @@
+package invalidate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"walkey/internal/cache"
+	"walkey/internal/cdc"
+)
+
+const (
+	// beatInterval is the time between the starts of two heartbeat proofs.
+	beatInterval = 200 * time.Millisecond
+	// Between two looks for transactions that are delivered but not visible.
+	firstLook, slowestLook = 300 * time.Microsecond, 20 * time.Millisecond
+	// noteInterval bounds how often progress is noted and confirmed.
+	noteInterval = 20 * time.Millisecond
+	// roundKeys is how many keys are collected before they are deleted.
+	roundKeys = 20_000
+	// maxScans is for how many globs Valkey is scanned, one by one, before it is
+	// cheaper to delete everything.
+	maxScans = 16
+	// deleteTimeout bounds one pipelined delete; deletePatience all tries of one.
+	deleteTimeout, deletePatience = 5 * time.Second, 2 * time.Second
+	// drainTimeout bounds the last note and confirmation of a session that ends.
+	drainTimeout = 3 * time.Second
+)
+
+// session is one time of holding the slot, with one Postgres connection for the
+// stream, one for questions, and one Valkey that stays the same. Whatever breaks
+// ends the session; the next one begins where the notes say. It is owned by one
+// goroutine.
+type session struct {
+	opts    *Options
+	log     *zap.Logger
+	metrics *Metrics
+	eraser  *cache.Eraser
+	primary *primary
+	stream  *cdc.Stream
+	note    note
+
+	queue     queue
+	heart     heart
+	confirmed cdc.LSN // noted in Valkey and handed to the stream
+	noted     time.Time
+
+	look      *time.Timer // fires when invisible transactions are worth another look
+	lookAfter time.Duration
+	noteTimer *time.Timer // fires when a note that was put off is due
+	round     map[string]struct{}
+	roundList []string
+}
+
+// runSession holds the slot until something breaks or ctx ends. newSlot makes the
+// slot anew although there is one: the way past a publication that came later.
+func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err error) {
+	s := &session{opts: o, log: o.Logger, metrics: m, eraser: o.Eraser, round: map[string]struct{}{}}
+	if s.note.Valkey, err = identify(ctx, s.eraser); err != nil {
+		return err // without Valkey there is no use in holding the slot
+	}
+	if s.primary, err = connectPrimary(ctx, o.DatabaseURL); err != nil {
+		return err
+	}
+	defer s.primary.close(ctx)
+	defer m.role.Store(roleStarting)
+	s.stream, err = cdc.Open(ctx, cdc.Options{
+		DatabaseURL: o.DatabaseURL,
+		Slot:        o.Slot,
+		Publication: o.Publication,
+		Tables:      o.Rules.Tables(),
+		Columns:     o.Rules.Columns,
+		OnWait:      s.waiting,
+		NewSlot:     newSlot,
+		Logger:      o.Logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open the stream: %w", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		err = errors.Join(err, s.stream.Close(closing))
+	}()
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	m.role.Store(roleActive)
+	return s.loop(ctx)
+}
+
+// waiting takes the role from what the slot is waited for; the stream logs it.
+func (s *session) waiting(w cdc.Wait) {
+	if w.Reason == cdc.WaitSlotHeld {
+		s.metrics.role.Store(roleStandby)
+	}
+}
+
+func identify(ctx context.Context, eraser *cache.Eraser) (cache.Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	id, err := eraser.Identify(ctx)
+	if err != nil {
+		return id, fmt.Errorf("identify Valkey: %w", err)
+	}
+	return id, nil
+}
+
+// begin finds out whether something was missed, and resynchronises if so.
+func (s *session) begin(ctx context.Context) error {
+	source := s.stream.Session()
+	s.note = note{
+		SystemID: source.SystemID, Timeline: source.Timeline, Database: source.Database, Slot: s.opts.Slot,
+		Valkey: s.note.Valkey, Rules: s.opts.Rules.fingerprint, lsn: source.Confirmed,
+	}
+	var err error
+	// Marks that are read after the stream began can't belong to an earlier life
+	// of the server than the stream does: a crash ends the stream.
+	if s.note.Boot, err = s.primary.boot(ctx, source); err != nil {
+		return err
+	}
+	s.heart.holder = newHolder()
+	if s.heart.beat, err = s.eraser.ClaimHeartbeat(ctx, s.heart.holder); err != nil {
+		return fmt.Errorf("claim the heartbeat: %w", err)
+	}
+	old, err := s.oldNote(ctx)
+	if err != nil {
+		return err
+	}
+	reason := gap(old, &s.note, source.SlotCreated, source.WALEnd)
+	if reason != "" {
+		if err := s.resynchronise(ctx, reason); err != nil {
+			return err
+		}
+	} else {
+		s.note.lsn = max(s.note.lsn, old.lsn)
+	}
+	s.queue.position = source.Confirmed // what committed before it was deleted by an earlier session, or just now
+	s.confirmed = source.Confirmed
+	if err := s.writeNote(ctx); err != nil {
+		return err
+	}
+	s.log.Info("following the stream", zap.String("slot", s.opts.Slot), zap.Stringer("lsn", source.Confirmed), zap.Bool("resynchronised", reason != ""))
+	return nil
+}
+
+// oldNote reads what the session before left; nil when there is nothing that can
+// be read.
+func (s *session) oldNote(ctx context.Context) (*note, error) {
+	text, found, err := s.eraser.Note(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the note: %w", err)
+	}
+	if !found {
+		return nil, nil
+	}
+	old, err := decodeNote(text)
+	if err != nil {
+		s.log.Warn("the note in Valkey is not readable; everything is deleted", zap.Error(err))
+		return nil, nil
+	}
+	return old, nil
+}
+
+// resynchronise deletes every key that rules can name. What is not visible yet
+// when the scan begins is still in the stream, and is deleted when it is; a lease
+// taken before the scan reached its key goes with the key.
+func (s *session) resynchronise(ctx context.Context, reason string) error {
+	began := time.Now()
+	s.log.Warn("resynchronising the cache", zap.String("reason", reason))
+	n, err := s.deleteEverything(ctx)
+	if err != nil {
+		return fmt.Errorf("resynchronise the cache: %w", err)
+	}
+	s.metrics.resynced(reason)
+	s.log.Info("resynchronised the cache", zap.String("reason", reason), zap.Int("keys", n), zap.Duration("took", time.Since(began)))
+	return nil
+}
+
+// deleteEverything deletes all that the rules can name.
+func (s *session) deleteEverything(ctx context.Context) (int, error) {
+	keys, patterns := s.opts.Rules.Everything()
+	n, err := s.eraser.Delete(ctx, keys)
+	if err != nil {
+		return n, err
+	}
+	m, err := s.eraser.DeleteMatching(ctx, patterns)
+	return n + m, err
+}
+
+// loop works until something breaks or ctx ends.
+func (s *session) loop(ctx context.Context) error {
+	beat := time.NewTicker(beatInterval)
+	defer beat.Stop()
+	s.look, s.noteTimer = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	defer s.look.Stop()
+	defer s.noteTimer.Stop()
+	s.look.Stop()
+	s.noteTimer.Stop()
+	s.stream.AskPosition() // on an idle server the first beat need not wait for the walsender's own report
+	if err := s.prove(ctx); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return s.drain(ctx)
+		case <-s.stream.Ready():
+		case <-s.look.C:
+		case <-s.noteTimer.C:
+		case <-beat.C:
+			if err := s.prove(ctx); err != nil {
+				return err
+			}
+		}
+		if err := s.step(ctx); err != nil {
+			if ctx.Err() != nil {
+				return s.drain(ctx)
+			}
+			return err
+		}
+	}
+}
+
+// prove begins the proof of the next beat, or hurries the one that is under way.
+func (s *session) prove(ctx context.Context) error {
+	if s.heart.proving {
+		if time.Since(s.heart.begun) >= beatInterval {
+			s.stream.AskPosition() // the walsender reports by itself, mostly
+		}
+		return nil
+	}
+	insert, err := s.primary.insertPosition(ctx)
+	if err != nil {
+		return err
+	}
+	s.heart.begin(insert, time.Now())
+	return nil
+}
+
+// step takes what has come, deletes what is visible, notes how far that is, and
+// beats when the proof stands.
+func (s *session) step(ctx context.Context) error {
+	batch, err := s.stream.Take()
+	if err != nil {
+		return fmt.Errorf("follow the stream: %w", err)
+	}
+	if batch != nil {
+		s.metrics.took(batch)
+		s.queue.put(batch, s.opts.Rules)
+		s.stream.Release(batch)
+	}
+	if len(s.queue.entries) > 0 {
+		if err := s.delete(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.confirm(ctx); err != nil {
+		return err
+	}
+	return s.pulse(ctx)
+}
+
+// delete looks once at what readers see and deletes the keys of what is visible.
+func (s *session) delete(ctx context.Context) error {
+	if s.queue.unseen() && !s.opts.Switches.NoGate {
+		seen, err := s.primary.snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		s.queue.see(seen)
+	}
+	for _, e := range s.queue.entries {
+		if s.opts.Switches.NoGate {
+			e.visible = true
+		}
+		if !e.visible {
+			continue
+		}
+		for _, key := range e.erasure.keys {
+			if _, twice := s.round[key]; !twice {
+				s.round[key] = struct{}{}
+				s.roundList = append(s.roundList, key)
+			}
+		}
+		if len(s.roundList) >= roundKeys {
+			if err := s.deleteRound(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.deleteRound(ctx); err != nil {
+		return err
+	}
+	if err := s.deletePatterns(ctx); err != nil {
+		return err
+	}
+	now := time.Now()
+	for _, e := range s.queue.entries {
+		if e.visible {
+			e.erasure.clear()
+			if e.end != 0 {
+				s.metrics.deleted(now.Sub(e.time))
+			}
+		}
+	}
+	s.queue.drop()
+	s.lookAgain()
+	return nil
+}
+
+// deleteRound deletes the keys that were collected.
+func (s *session) deleteRound(ctx context.Context) error {
+	if len(s.roundList) == 0 {
+		return nil
+	}
+	existed, err := persist(ctx, func(ctx context.Context) (int, error) { return s.eraser.Delete(ctx, s.roundList) })
+	if err != nil {
+		return fmt.Errorf("delete %d keys: %w", len(s.roundList), err)
+	}
+	s.metrics.keys(len(s.roundList), existed)
+	clear(s.round)
+	clear(s.roundList)
+	s.roundList = s.roundList[:0]
+	return nil
+}
+
+// deletePatterns deletes what a TRUNCATE or an unknown old value asks for.
+func (s *session) deletePatterns(ctx context.Context) error {
+	var patterns []string
+	seen := map[string]struct{}{}
+	for _, e := range s.queue.entries {
+		if !e.visible {
+			continue
+		}
+		for _, p := range e.erasure.patterns {
+			if _, twice := seen[p]; !twice {
+				seen[p] = struct{}{}
+				patterns = append(patterns, p)
+			}
+		}
+	}
+	if len(patterns) == 0 {
+		return nil
+	}
+	var n int
+	var err error
+	if len(patterns) <= maxScans {
+		n, err = s.eraser.DeleteMatching(ctx, patterns)
+	} else {
+		n, err = s.deleteEverything(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("delete the keys of %d patterns: %w", len(patterns), err)
+	}
+	s.metrics.keys(n, n)
+	return nil
+}
+
+// lookAgain sets when invisible transactions are looked at next.
+func (s *session) lookAgain() {
+	s.look.Stop()
+	if len(s.queue.entries) == 0 || !s.queue.unseen() {
+		s.lookAfter = firstLook
+		return
+	}
+	s.look.Reset(s.lookAfter)
+	s.lookAfter = min(2*s.lookAfter, slowestLook)
+}
+
+// confirm notes the progress in Valkey and then confirms it to Postgres: in this
+// order, so that a confirmed position beyond the note betrays a foreign hand.
+func (s *session) confirm(ctx context.Context) error {
+	mark := s.queue.watermark()
+	if mark <= s.confirmed {
+		return nil
+	}
+	if wait := noteInterval - time.Since(s.noted); wait > 0 {
+		s.noteTimer.Reset(wait)
+		return nil
+	}
+	s.note.lsn = max(s.note.lsn, mark)
+	if err := s.writeNote(ctx); err != nil {
+		return err
+	}
+	s.stream.Confirm(mark)
+	s.confirmed = mark
+	s.metrics.confirmed.Store(uint64(mark))
+	return nil
+}
+
+func (s *session) writeNote(ctx context.Context) error {
+	text, err := s.note.encode()
+	if err != nil {
+		return err
+	}
+	_, err = persist(ctx, func(ctx context.Context) (int, error) { return 0, s.eraser.SetNote(ctx, text) })
+	if err != nil {
+		return fmt.Errorf("note the progress: %w", err)
+	}
+	s.noted = time.Now()
+	return nil
+}
+
+// pulse writes the beat when its proof stands.
+func (s *session) pulse(ctx context.Context) error {
+	if !s.heart.passed(s.queue.position) {
+		return nil
+	}
+	if len(s.queue.entries) > 0 {
+		// Some transactions hang. What a snapshot that is newer than the proof's
+		// beginning sees must be gone; the rest was not visible then.
+		if err := s.delete(ctx); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	defer cancel()
+	if err := s.eraser.Beat(ctx, s.heart.holder, s.heart.beat, s.note.Valkey); err != nil {
+		return fmt.Errorf("beat: %w", err)
+	}
+	s.heart.acknowledged()
+	s.metrics.beat()
+	return nil
+}
+
+// drain notes and confirms what is done before the session ends in order.
+func (s *session) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	s.noted = time.Time{}
+	if err := s.confirm(ctx); err != nil {
+		return fmt.Errorf("end in order: %w", err)
+	}
+	return nil
+}
+
+// persist repeats an idempotent call to Valkey for a while, each try bounded.
+func persist(ctx context.Context, call func(context.Context) (int, error)) (int, error) {
+	deadline := time.Now().Add(deletePatience)
+	pause := 10 * time.Millisecond
+	for {
+		try, cancel := context.WithTimeout(ctx, deleteTimeout)
+		n, err := call(try)
+		cancel()
+		if err == nil || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
+			return n, err
+		}
+		select {
+		case <-ctx.Done():
+			return n, err
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 200*time.Millisecond)
+	}
+}
