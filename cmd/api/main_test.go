@@ -128,6 +128,9 @@ func TestServeStartsBeforePostgresAndValkey(t *testing.T) {
 	if got, _, body := get(t, public+"/readyz?verbose"); got != http.StatusServiceUnavailable || !strings.Contains(body, `{"name":"schema","status":"failed"`) {
 		t.Errorf("readyz without servers: %d %s", got, body)
 	}
+	if _, _, body := get(t, public+"/readyz?verbose"); strings.Contains(body, "127.0.0.1") {
+		t.Errorf("readyz tells the public where the database is: %s", body)
+	}
 	if got, header, _ := get(t, public+"/api/materials/"); got != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
 		t.Errorf("materials without servers: %d %v", got, header)
 	}

@@ -109,7 +109,12 @@ func (s *state) checks() []program.Check {
 			}
 			return nil
 		}},
-		{Name: "postgres", Test: s.store.Ping},
+		{Name: "postgres", Test: func(ctx context.Context) error {
+			if s.store.Ping(ctx) != nil {
+				return errors.New("does not answer") // the reason names hosts and users, and the public may read this
+			}
+			return nil
+		}},
 		{Name: "cache", Optional: true, Test: func(context.Context) error {
 			if trusted, reason := s.cache.Trusted(); !trusted {
 				return errors.New(reason)

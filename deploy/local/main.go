@@ -32,6 +32,7 @@ type commands struct {
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, cancel) // a second signal ends this process at once, and the kernel its children
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, colourful(os.Stdout, os.Getenv))
 	cancel()
 	os.Exit(code)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -167,7 +168,7 @@ func (s *stack) startPrograms(ctx context.Context, o stackOptions, p *printer) e
 		return err
 	}
 	s.apiURL, s.adminURL, s.invalidatorURL = "http://"+apiAddr, "http://"+adminAddr, "http://"+invalidatorAddr
-	env := append(o.env,
+	env := append(slices.Clip(o.env),
 		"DATABASE_URL="+s.postgres.URL(),
 		"VALKEY_HOST="+s.valkey.Host(), "VALKEY_PORT="+strconv.Itoa(s.valkey.Port()),
 		"API_ADDR="+apiAddr, "API_ADMIN_ADDR="+adminAddr, "INVALIDATOR_ADDR="+invalidatorAddr,
@@ -193,7 +194,7 @@ func (s *stack) startPrograms(ctx context.Context, o stackOptions, p *printer) e
 
 func (s *stack) startProgram(name string, env []string) (*child.Process, error) {
 	// In the stack's own folder no .env of the working directory has a say.
-	return child.Start(child.Command{Path: filepath.Join(s.bin, name), Dir: s.bin, Env: env, Output: s.newLog(name), OnParentDeath: syscall.SIGTERM})
+	return child.Start(child.Command{Path: filepath.Join(s.bin, name), Dir: s.bin, Env: env, Output: s.newLog(name)})
 }
 
 func (s *stack) newLog(name string) *namedLog {
@@ -210,8 +211,9 @@ func (s *stack) waitReady(ctx context.Context, name, url string) error {
 	defer stop()
 	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()
-	for last := errors.New("no answer yet"); ; {
-		if last = probe(ctx, url+"/readyz"); last == nil {
+	for {
+		last := probe(ctx, url+"/readyz")
+		if last == nil {
 			return nil
 		}
 		select {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"walkey/internal/freeport"
 )
@@ -18,7 +19,7 @@ type up struct {
 // Run starts a stack, on the default ports where they are free, and keeps it until ctx ends.
 func (u *up) Run(ctx context.Context, p *printer, l *logs) (err error) {
 	l.shown(true)
-	s, err := start(ctx, stackOptions{dir: u.Dir, defaultPorts: true, env: os.Environ()}, p, l)
+	s, err := start(ctx, stackOptions{dir: u.Dir, defaultPorts: true, env: ownEnv(os.Environ())}, p, l)
 	if err != nil {
 		return err
 	}
@@ -48,4 +49,15 @@ func (u *up) Run(ctx context.Context, p *printer, l *logs) (err error) {
 		p.line("stopping")
 		return nil
 	}
+}
+
+// ownEnv is the environment for the programs without what names other servers than the stack's own.
+func ownEnv(environ []string) []string {
+	own := []string{"LOG_FORMAT=console"} // a LOG_FORMAT that follows is the one that counts
+	for _, variable := range environ {
+		if !strings.HasPrefix(variable, "VALKEY_") && !strings.HasPrefix(variable, "DATABASE_") && !strings.HasPrefix(variable, "PG") {
+			own = append(own, variable)
+		}
+	}
+	return own
 }

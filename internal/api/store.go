@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -31,7 +32,8 @@ type Store struct {
 	pool *pgxpool.Pool
 }
 
-// OpenStore prepares a pool of connections without connecting. The URL's pool_* parameters set its bounds.
+// OpenStore prepares a pool of connections without connecting. The URL's pool_* parameters set its bounds. Of several
+// hosts in the URL it uses the primary; a standby counts as unreachable.
 func OpenStore(ctx context.Context, databaseURL string) (*Store, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
@@ -43,6 +45,8 @@ func OpenStore(ctx context.Context, databaseURL string) (*Store, error) {
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "walkey-api"
 	}
+	// A standby may be behind: what is loaded there and stored would be older than the delete that went before.
+	config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the connections to the database: %w", err)
@@ -54,16 +58,30 @@ func OpenStore(ctx context.Context, databaseURL string) (*Store, error) {
 func (s *Store) Close() { s.pool.Close() }
 
 // Ping asks the server for a sign of life.
-func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
+func (s *Store) Ping(ctx context.Context) error { return s.read(ctx, s.pool.Ping) }
+
+// read runs something that may be run twice: again, on a new connection, when the pool's were lost. They were if one of
+// them was, as after a restart of the server, so that none of them is worth another attempt.
+func (s *Store) read(ctx context.Context, once func(context.Context) error) error {
+	err := once(ctx)
+	if err == nil || ctx.Err() != nil || !connectionLost(err) {
+		return err
+	}
+	s.pool.Reset()
+	return once(ctx)
+}
 
 // list loads the active materials that a query asks for, by id. More follow when more is true.
 func (s *Store) list(ctx context.Context, q listQuery) (materials []Material, more bool, err error) {
 	sql, args := q.sql()
-	rows, err := s.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, false, fmt.Errorf("loading the list of materials: %w", err)
-	}
-	materials, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Material])
+	err = s.read(ctx, func(ctx context.Context) error {
+		rows, err := s.pool.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		materials, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Material])
+		return err
+	})
 	if err != nil {
 		return nil, false, fmt.Errorf("loading the list of materials: %w", err)
 	}
@@ -94,10 +112,14 @@ func (q listQuery) sql() (sql string, args []any) {
 
 // material loads one active material. found is false when there is none.
 func (s *Store) material(ctx context.Context, id int64) (m Material, found bool, err error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+materialColumns+` FROM public.materials WHERE id = $1 AND is_active`, id)
-	if err == nil {
+	err = s.read(ctx, func(ctx context.Context) error {
+		rows, err := s.pool.Query(ctx, `SELECT `+materialColumns+` FROM public.materials WHERE id = $1 AND is_active`, id)
+		if err != nil {
+			return err
+		}
 		m, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Material])
-	}
+		return err
+	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Material{}, false, nil

@@ -2,8 +2,13 @@ package api
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -52,6 +57,73 @@ func TestMigrateNeedsNoRightsWhenNothingIsPending(t *testing.T) {
 	readOnly := openStore(t, database+"&default_transaction_read_only=on")
 	if n, err := readOnly.Migrate(t.Context(), zap.NewNop()); n != 0 || err != nil {
 		t.Errorf("applied %d, %v", n, err)
+	}
+}
+
+func TestStandbyIsNotUsed(t *testing.T) {
+	t.Parallel()
+	postgres := embeddedtest.Postgres(t)
+	store := openStore(t, postgres.URL())
+	if err := store.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var data string
+	if err := store.pool.QueryRow(t.Context(), `SHOW data_directory`).Scan(&data); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.Shutdown(t.Context(), "fast"); err != nil {
+		t.Fatal(err)
+	}
+	// In recovery from now on, it waits for WAL that never comes.
+	if err := os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Ping(t.Context()); !errors.Is(err, pgconn.ErrStandbyConnection) || !Unreachable(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReadsSurviveARestartOfTheServer(t *testing.T) {
+	t.Parallel()
+	postgres := embeddedtest.Postgres(t)
+	store := openStore(t, postgres.URL())
+	if _, err := store.Migrate(t.Context(), zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"fast", "immediate"} {
+		// Several connections, all of which will be dead.
+		var held []*pgxpool.Conn
+		for range 3 {
+			conn, err := store.pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, conn)
+		}
+		for _, conn := range held {
+			conn.Release()
+		}
+		if err := postgres.Shutdown(t.Context(), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := postgres.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := store.list(t.Context(), listQuery{}); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if _, found, err := store.material(t.Context(), 1); err != nil || found {
+			t.Errorf("%s: found %v, %v", mode, found, err)
+		}
+	}
+	if err := postgres.Shutdown(t.Context(), "fast"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := store.list(t.Context(), listQuery{}); !Unreachable(err) {
+		t.Errorf("while it is away: %v", err)
 	}
 }
 

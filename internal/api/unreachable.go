@@ -31,3 +31,17 @@ func Unreachable(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed)
 }
+
+// connectionLost tells whether an error means that a connection which worked before is gone.
+func connectionLost(err error) bool {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return false // there was none
+	}
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(server.Code, "57P")
+	}
+	if network, ok := errors.AsType[net.Error](err); ok {
+		return !network.Timeout()
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}

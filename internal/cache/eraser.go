@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/redis/rueidis"
-	"go.uber.org/zap"
 )
 
 // An Eraser deletes what has changed, and beats. Nothing in it repeats an attempt: an error means that the outcome is
@@ -15,7 +14,6 @@ type Eraser struct {
 	prefix    string
 	heartbeat string // full key
 	note      string // full key
-	log       *zap.Logger
 }
 
 // OpenEraser makes an Eraser. Only a wrong configuration is an error: Valkey may come later.
@@ -33,7 +31,6 @@ func OpenEraser(o Options) (*Eraser, error) {
 		prefix:    o.Prefix,
 		heartbeat: FullKey(o.Prefix, heartbeatName),
 		note:      FullKey(o.Prefix, noteName),
-		log:       o.Logger,
 	}, nil
 }
 

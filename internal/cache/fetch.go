@@ -20,12 +20,13 @@ const (
 func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Value, Outcome, error) {
 	begun := c.now()
 	now := begun
+	var seen sight
 	for round := 1; ; round++ {
 		t := c.guard.current(now)
 		if t == nil {
 			return c.bypass(ctx, at, load, c.guard.bypass())
 		}
-		seen := c.look(c.callContext(t, now), at)
+		c.look(c.callContext(t, now), at, &seen)
 		now = c.now()
 		switch seen.state {
 		case seenValue:
@@ -38,6 +39,10 @@ func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Va
 			}
 			c.counts.hitsValkey.Add(1)
 			return seen.value, HitValkey, nil
+		case seenLease:
+			if !c.guard.holds(t, now) {
+				continue // neither may the load under it be shared
+			}
 		case seenFailure:
 			if c.endingOf(seen.err) == unstorable {
 				return c.loadAlone(ctx, at, load)

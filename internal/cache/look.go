@@ -30,36 +30,39 @@ const (
 	seenFailure
 )
 
-// look reads an address: from memory, else from Valkey. Nothing of ours is allocated when it is in memory.
-func (c *Cache) look(ctx context.Context, at Address) sight {
+// look reads an address into s: from memory, else from Valkey. Nothing of ours is allocated when it is in memory, and
+// nothing as large as a sight is copied.
+func (c *Cache) look(ctx context.Context, at Address, s *sight) {
+	*s = sight{}
 	var reply rueidis.RedisResult
 	if at.isField {
 		reply = c.reader.DoCache(ctx, c.reader.B().Hget().Key(at.key).Field(at.field).Cache().ToStaticTTL(), clientTTL)
 	} else {
 		reply = c.reader.DoCache(ctx, c.reader.B().Get().Key(at.key).Cache().ToStaticTTL(), clientTTL)
 	}
+	s.local = reply.IsCacheHit()
 	message, err := reply.ToMessage()
-	local := reply.IsCacheHit()
-	if err != nil {
-		if rueidis.IsRedisNil(err) {
-			return sight{state: seenNothing, local: local}
-		}
-		return sight{state: seenFailure, err: err}
+	if rueidis.IsRedisNil(err) {
+		return // seenNothing
 	}
-	stored, err := message.ToString()
+	var stored string
+	if err == nil {
+		stored, err = message.ToString()
+	}
 	if err != nil {
-		return sight{state: seenFailure, err: err}
+		s.state, s.err = seenFailure, err
+		return
 	}
 	if len(stored) > 0 && stored[0] == leaseKind && isLease(stored, at) {
-		return sight{state: seenLease, local: local, stored: stored}
+		s.state, s.stored = seenLease, stored
+		return
 	}
 	// AsBytes shares the bytes with ToString: nothing is copied.
 	raw, _ := message.AsBytes()
-	value, err := parseValue(raw, c.decoded)
-	if err != nil {
-		return sight{state: seenMalformed, local: local, stored: stored}
+	s.state = seenValue
+	if s.value, err = parseValue(raw, c.decoded); err != nil {
+		s.state, s.stored = seenMalformed, stored
 	}
-	return sight{state: seenValue, local: local, value: value}
 }
 
 // callContext bounds a call that begins now under t.
@@ -71,11 +74,12 @@ func (c *Cache) callContext(t *trust, now time.Duration) context.Context {
 }
 
 // lookNow is look for a flight, which has no trust of its own. It fails at once while Valkey is not to be asked.
-func (c *Cache) lookNow(at Address) sight {
+func (c *Cache) lookNow(at Address) (s sight) {
 	now := c.now()
 	t := c.guard.current(now)
 	if t == nil {
 		return sight{state: seenFailure, err: context.Canceled}
 	}
-	return c.look(c.callContext(t, now), at)
+	c.look(c.callContext(t, now), at, &s)
+	return s
 }

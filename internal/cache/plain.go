@@ -17,7 +17,8 @@ func (c *Cache) Get(at Address) (value Value, ok bool) {
 	if t == nil {
 		return Value{}, false
 	}
-	seen := c.look(c.callContext(t, now), at)
+	var seen sight
+	c.look(c.callContext(t, now), at, &seen)
 	if seen.state != seenValue || !c.guard.holds(t, c.now()) {
 		return Value{}, false
 	}

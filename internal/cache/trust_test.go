@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"syscall"
 	"testing"
@@ -146,13 +147,18 @@ func TestASilentWriterLinkMakesNoRequestSlow(t *testing.T) {
 	b := setup(t)
 	p := b.proxy()
 	c := b.trusted(through(p))
-	p.HoldReplies(func(chunk []byte) bool { return true }) // the next connection to send something
+	p.HoldReplies(func(chunk []byte) bool { return bytes.Contains(chunk, []byte("\r\nSET\r\n")) })
+	first := fetchLater(t, c, c.At("first"), newSource("body").load)
+	receive(t, "hold", p.Held())
 	for i := range 20 {
 		begun := time.Now()
 		got := fetch(t.Context(), c, c.At(ident(i)), newSource("body").load)
 		if took := time.Since(begun); took > 2*slow || got.err != nil || got.body != "body" {
 			t.Errorf("%s: %+v", took, got)
 		}
+	}
+	if got := receive(t, "first answer", first); got.err != nil || got.outcome != BypassDown {
+		t.Errorf("first: %+v", got)
 	}
 	p.Release()
 }
@@ -303,7 +309,7 @@ func TestAfterAConnectOneHeartbeatIsNotEnough(t *testing.T) {
 func TestAHeartbeatMadeAnewProvesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	c := b.trusted(within(time.Second))
+	c := b.trusted(within(time.Hour)) // so that trust does not just run out
 	b.heart.paused.Store(true)
 	former := heartbeat(t, b)
 	// In one step, so that no reading finds it missing.

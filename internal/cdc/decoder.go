@@ -220,10 +220,11 @@ func (r *Relation) want(names []string) {
 	}
 }
 
-// known reads the OID of a relation that must have been described. The result is nil when the reader has failed, and
-// its kept is nil when the table is not wanted.
+// known reads the OID of a relation that must have been described, for a change that must be in a transaction. The
+// result is nil when the reader has failed, and its kept is nil when the table is not wanted.
 func (d *decoder) known(r *reader) (*Relation, uint32) {
 	oid := r.uint32("the relation OID")
+	d.inside(r) // only now, so that the error names the relation
 	if r.failed {
 		return nil, oid
 	}
@@ -235,7 +236,6 @@ func (d *decoder) known(r *reader) (*Relation, uint32) {
 }
 
 func (d *decoder) readInsert(r *reader) uint32 {
-	d.inside(r)
 	relation, oid := d.known(r)
 	if part := r.byte("the kind of row"); part != 'N' {
 		r.failAt(r.at-1, "row kind 0x%02x where N is due", part)
@@ -246,7 +246,6 @@ func (d *decoder) readInsert(r *reader) uint32 {
 }
 
 func (d *decoder) readUpdate(r *reader) uint32 {
-	d.inside(r)
 	relation, oid := d.known(r)
 	part := r.byte("the kind of row")
 	var before []Value
@@ -263,7 +262,6 @@ func (d *decoder) readUpdate(r *reader) uint32 {
 }
 
 func (d *decoder) readDelete(r *reader) uint32 {
-	d.inside(r)
 	relation, oid := d.known(r)
 	part := r.byte("the kind of row")
 	if part != 'K' && part != 'O' {

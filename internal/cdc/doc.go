@@ -2,7 +2,7 @@
 //
 // Guaranteed: every change that a wanted table of the publication makes after the slot's position is delivered, in commit
 // order, at least once; a transaction that rolled back (and what a savepoint of a committed one rolled back) is never
-// delivered; what was confirmed is not sent again, save after a crash of the primary, which may forget the newest
+// delivered; what was confirmed is not sent again, save after a restart of the primary, which may forget the newest
 // confirmations. Only whole commits are confirmed, never anything that this connection has not handed out. What
 // cannot be decoded ends the stream with a [DecodeError]; nothing is skipped.
 //

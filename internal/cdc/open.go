@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 )
 
 const (
@@ -69,7 +68,6 @@ type preparation struct {
 func (p *preparation) wait(w Wait) {
 	if w != p.told {
 		p.told = w
-		p.Logger.Info("waiting", zap.String("for", w.Reason), zap.String("detail", w.Detail))
 		p.OnWait(w)
 	}
 }

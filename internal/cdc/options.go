@@ -34,7 +34,7 @@ type Options struct {
 	// BatchBytes bounds the memory of the changes that wait to be taken; beyond it nothing is read from the server. It
 	// can be overrun by one piece of about 1 MiB, or by one larger row. Default 16 MiB.
 	BatchBytes int
-	// OnWait, if set, is told what Open waits for, again whenever that changes. Open calls it in its own goroutine.
+	// OnWait is told what Open waits for, again whenever that changes, by Open's own goroutine. Default: the logger is told.
 	OnWait func(Wait)
 	// Logger is optional.
 	Logger *zap.Logger
@@ -86,7 +86,9 @@ func (o Options) complete() (Options, error) {
 		o.Logger = zap.NewNop()
 	}
 	if o.OnWait == nil {
-		o.OnWait = func(Wait) {}
+		o.OnWait = func(w Wait) {
+			o.Logger.Info("waiting", zap.String("for", w.Reason), zap.String("detail", w.Detail))
+		}
 	}
 	return o, nil
 }

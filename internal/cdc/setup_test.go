@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -423,38 +423,85 @@ func TestManyStartTogether(t *testing.T) {
 	t.Parallel()
 	d := shared(t, createTable("t"))
 	const n = 4
-	var all []*opening
+	opened := make(chan *opening, n)
 	for range n {
-		all = append(all, d.openLater(d.options("t")))
+		p := d.openLater(d.options("t"))
+		go func() {
+			<-p.done
+			opened <- p
+		}()
 	}
 	created := 0
 	for range n {
-		turn := make(chan int, n)
-		for i, p := range all {
-			go func() {
-				<-p.done
-				turn <- i
-			}()
-		}
-		i := <-turn
-		f := all[i].wait(t)
+		f := (<-opened).wait(t)
 		if f.Session().SlotCreated {
 			created++
 		}
-		for range len(all) {
-			select {
-			case j := <-turn:
-				if j != i {
-					t.Fatal("two have the slot")
-				}
-			default:
-			}
+		d.run(`INSERT INTO t SELECT count(*) FROM t`)
+		all := f.until(d.mark())
+		if len(all) != 1 {
+			t.Errorf("%d transactions", len(all))
 		}
+		select {
+		case <-opened:
+			t.Fatal("two have the slot")
+		default:
+		}
+		f.Confirm(f.position)
 		f.close()
-		all = slices.Delete(all, i, i+1)
 	}
 	if created != 1 {
 		t.Errorf("%d made the slot", created)
+	}
+}
+
+// TestOpenWaitsWhileAnotherSetsUp holds the lock that instances make publication and slot under.
+func TestOpenWaitsWhileAnotherSetsUp(t *testing.T) {
+	t.Parallel()
+	d := shared(t, createTable("t"))
+	w := newWaits()
+	o := d.options("t")
+	o.OnWait = w.add
+	key := fmt.Sprint((&preparation{Options: o}).lockKey())
+	d.run(`SELECT pg_advisory_lock(` + key + `)`)
+	p := d.openLater(o)
+	if diff := cmp.Diff(Wait{WaitSetup, "slot " + d.slot}, w.next(t)); diff != "" {
+		t.Error(diff)
+	}
+	if got := d.query(`SELECT count(*)::text FROM pg_publication`); got != "0" {
+		t.Error("the publication was made without the lock")
+	}
+	d.run(`SELECT pg_advisory_unlock(` + key + `)`)
+	p.wait(t)
+	d.run(`SELECT pg_advisory_lock(` + key + `)`) // a stream does not keep it
+}
+
+// TestReplicationSession asks the replication connection for what was set for it.
+func TestReplicationSession(t *testing.T) {
+	t.Parallel()
+	d := shared(t)
+	for _, setting := range []string{`client_min_messages = 'error'`, `wal_sender_timeout = 0`, `client_encoding = 'LATIN1'`} {
+		d.run(fmt.Sprintf(`ALTER DATABASE %s SET %s`, quote(d.query(`SELECT current_database()`)), setting))
+	}
+	o := d.options("t")
+	o.SenderTimeout, o.DecodingWorkMem = 1500*time.Millisecond, "65MB"
+	conn, err := o.connectReplication(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(conn)
+	for name, want := range map[string]string{
+		"wal_sender_timeout": "1500ms", "logical_decoding_work_mem": "65MB", "client_encoding": "UTF8", "DateStyle": "ISO, MDY",
+		"IntervalStyle": "postgres", "TimeZone": "UTC", "extra_float_digits": "3", "bytea_output": "hex",
+		"client_min_messages": "warning", "application_name": "walkey",
+	} {
+		got, err := conn.Exec(t.Context(), "SHOW "+name).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if value := string(got[0].Rows[0][0]); value != want {
+			t.Errorf("%s is %s, want %s", name, value, want)
+		}
 	}
 }
 

@@ -383,4 +383,3 @@ func TestPositionMovesBesideABusyTable(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
-

@@ -65,11 +65,9 @@ func TestCrashTakesACommitBack(t *testing.T) {
 			if title != "kept" {
 				t.Fatalf("Postgres kept %q: the test shows nothing", title)
 			}
+			eventually(t, "the crash is noticed", func() error { return atLeast(invalidator, "walkey_resyncs_total", resyncs+1) })
 			if a := api.waitHit(path); !hasTitle("kept")(a) {
 				t.Errorf("after the crash: %s", a)
-			}
-			if n := invalidator.metric("walkey_resyncs_total"); n != resyncs+1 {
-				t.Errorf("%v resynchronisations, want one more than %v", n, resyncs)
 			}
 		})
 	}
@@ -123,11 +121,13 @@ func TestIdleServerStaysTrusted(t *testing.T) {
 	}{
 		{"behind a segment's header", func() { mustExec(t, conn, "select pg_switch_wal()") }, func(lsn uint64) bool { return lsn%segment == 40 }},
 		{"behind a page's header", func() {
+			const sample = 104
 			before := position()
-			mustExec(t, conn, "select pg_logical_emit_message(false, 'pad', repeat('x', 104))")
-			overhead := position() - before - 104
-			if rest := page - position()%page; rest > overhead+8 && overhead < 200 {
-				mustExec(t, conn, "select pg_logical_emit_message(false, 'pad', repeat('x', $1))", int(rest-overhead))
+			mustExec(t, conn, "select pg_logical_emit_message(false, 'pad', repeat('x', $1))", sample)
+			overhead := position() - before - sample // up to 7 bytes of padding included
+			// A long message takes three bytes more to say its length; what is left of the padding makes up for it.
+			if rest := page - position()%page; rest > 500 && overhead < 200 {
+				mustExec(t, conn, "select pg_logical_emit_message(false, 'pad', repeat('x', $1))", int(rest-overhead-3))
 			}
 		}, func(lsn uint64) bool { return lsn%page == 24 }},
 	} {

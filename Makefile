@@ -1,0 +1,74 @@
+# Walkey. `make` lists what can be done.
+
+GO        ?= go
+BENCH     ?= .
+BENCHTIME ?= 1s
+FUZZTIME  ?= 10s
+
+# The tools, at the versions that the code is clean with.
+GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: servers bin/local ## Show that a row edited in psql is fresh in the API, and how fast
+	@bin/local demo
+
+.PHONY: up
+up: servers bin/local ## Run the whole stack in the foreground, until Ctrl-C
+	@bin/local up
+
+.PHONY: build
+build: ## Build the static programs into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/api ./cmd/invalidator
+
+.PHONY: test
+test: test-setup ## Run all tests with the race detector, on real servers (TESTFLAGS=...)
+	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: bench
+bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for a while (FUZZTIME=10s)
+	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' cmd deploy internal | xargs -n 1 dirname | sort -u); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$dir/*_test.go); do \
+			echo "fuzz $$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+		done; \
+	done
+
+.PHONY: lint
+lint: ## Check format, code and import rules
+	@unformatted=$$($(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then echo "make fmt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(STATICCHECK) ./...
+	$(GOLANGCI) run
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(GOFUMPT) -w .
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin
+
+# What the commands above need and this machine lacks. Quick and silent when nothing is missing.
+.PHONY: servers test-setup
+servers:
+	@sh deploy/local/setup.sh servers
+test-setup:
+	@sh deploy/local/setup.sh servers compiler
+
+# Built rather than `go run`, which would not pass a SIGTERM on.
+.PHONY: bin/local
+bin/local:
+	@$(GO) build -o $@ ./deploy/local
