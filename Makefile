@@ -68,7 +68,7 @@ servers:
 test-setup:
 	@sh deploy/local/setup.sh servers compiler
 
-# Built rather than `go run`, which would not pass a SIGTERM on.
+# Built rather than `go run`, which would not pass a SIGTERM on; without cgo, like the programs that it builds with the same cache.
 .PHONY: bin/local
 bin/local:
-	@$(GO) build -o $@ ./deploy/local
+	@CGO_ENABLED=0 $(GO) build -o $@ ./deploy/local

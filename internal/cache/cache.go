@@ -36,6 +36,7 @@ type Cache struct {
 	heartbeat  string // full key
 	coding     byte
 	defaultTTL time.Duration
+	patience   time.Duration // for another process' load; waitForOther but in tests
 	log        *zap.Logger
 	start      time.Time // the monotonic clock's zero
 
@@ -77,6 +78,7 @@ func Open(o Options) (*Cache, error) {
 		heartbeat:  FullKey(o.Prefix, heartbeatName),
 		coding:     coding,
 		defaultTTL: o.DefaultTTL,
+		patience:   waitForOther,
 		log:        o.Logger,
 		start:      time.Now(),
 		guard:      newGuard(o),

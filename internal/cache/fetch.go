@@ -7,10 +7,7 @@ import (
 	"go.uber.org/zap"
 )
 
-const (
-	maxRounds  = 16               // of looking and boarding for one request
-	maxRoaming = 2 * waitForOther // in all
-)
+const maxRounds = 16 // of looking and boarding for one request
 
 // Fetch gives the value of an address: from the cache when that is fresh enough, else by loading it, together with all
 // others who ask for it. It stores what it has loaded if nothing has been deleted meanwhile, for about ttl.
@@ -52,7 +49,7 @@ func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Va
 			c.discard(at, seen.stored)
 			seen.stored = ""
 		}
-		if round >= maxRounds || now-begun > maxRoaming {
+		if round >= maxRounds || now-begun > c.patience+waitForOther {
 			// So much changes here that there is nothing to wait for.
 			return c.loadAlone(ctx, at, load)
 		}

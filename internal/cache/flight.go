@@ -110,7 +110,7 @@ func (c *Cache) fly(f *flight) {
 	// Before anything is read, so that no change after it is missed.
 	push := c.waiters.register(f.at.key)
 	defer c.waiters.leave(push)
-	patience := time.NewTimer(waitForOther)
+	patience := time.NewTimer(c.patience)
 	defer patience.Stop()
 	last := false
 	for {

@@ -19,6 +19,9 @@ type guard struct {
 	trust atomic.Pointer[trust]
 	down  atomic.Bool  // the last reading of the heartbeat failed
 	beat  atomic.Int64 // when a heartbeat was last seen to rise; 0 is never
+	// How often trust was won. What was loaded without trust before it was won is not used after it is lost again:
+	// in between newer values may have been served.
+	won atomic.Uint64
 
 	mu     sync.Mutex
 	epoch  uint64 // guarded by mu: rises whenever everything known is void
@@ -109,6 +112,9 @@ func (g *guard) saw(epoch uint64, issued, now time.Duration, number, origin uint
 		until := proved + g.max
 		if t != nil {
 			until = max(until, t.until)
+		}
+		if t == nil || now >= t.until {
+			g.won.Add(1)
 		}
 		g.trust.Store(&trust{epoch: g.epoch, until: until})
 	case t != nil && t.memoryOnly:

@@ -155,6 +155,14 @@ func (b *bundle) exists(key string) bool {
 	return n == 1
 }
 
+// stored is what Valkey holds at an address.
+func (b *bundle) stored(at Address) (string, error) {
+	if at.isField {
+		return b.do("HGET", at.key, at.field).ToString()
+	}
+	return b.do("GET", at.key).ToString()
+}
+
 // heart beats like an invalidator that has nothing to do.
 type heart struct {
 	eraser  *Eraser

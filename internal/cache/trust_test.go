@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"syscall"
 	"testing"
 	"time"
@@ -140,6 +141,28 @@ func TestASilentLinkIsNoticedWithinTheBound(t *testing.T) {
 	p.Heal()
 	b.awaitTrust(c)
 	awaitBody(t, c, at, "new")
+}
+
+func TestASilentLinkIsNotAskedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	p := b.proxy()
+	c := b.trusted(through(p), within(time.Minute))
+	at := c.At("k")
+	fetch(t.Context(), c, at, newSource("body").load)
+	await10(t, "local copy", func() bool { return fetch(t.Context(), c, at, neverLoad).outcome == HitLocal })
+	for range 10 { // the connection may be given up before this has looked
+		p.Silence()
+		await10(t, "failure", c.guard.down.Load)
+		there, missing := c.lookNow(at), c.lookNow(c.At("not in memory"))
+		p.Heal()
+		if there.state == seenValue && there.local && missing.state == seenFailure && errors.Is(missing.err, context.Canceled) {
+			return
+		}
+		b.awaitTrust(c)
+		await10(t, "local copy", func() bool { return fetch(t.Context(), c, at, neverLoad).outcome == HitLocal })
+	}
+	t.Error("while the link is silent, memory alone was never asked")
 }
 
 func TestASilentWriterLinkMakesNoRequestSlow(t *testing.T) {

@@ -424,6 +424,7 @@ func TestEndings(t *testing.T) {
 	t.Run("the connection is closed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := play(t)
+			synctest.Wait() // until the client reads
 			_ = c.conn.Close()
 			if err := c.end(); !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("got %v", err)

@@ -1,0 +1,114 @@
+package cache
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+)
+
+// bare is a cache that never meets Valkey, and whose clock only a test moves on.
+func bare() *Cache {
+	c := &Cache{
+		start:   time.Now(),
+		guard:   newTestGuard(),
+		tokens:  newTokens(false),
+		kept:    keptValues{max: time.Hour, limit: 100_000, byAt: make(map[Address]*keptValue)},
+		singles: singles{byAt: make(map[Address]*single)},
+		life:    context.Background(),
+	}
+	return c
+}
+
+// pass lets time go by.
+func (c *Cache) pass(d time.Duration) { c.start = c.start.Add(-d) }
+
+func TestWithoutTrustValuesAreKeptWithinTheBound(t *testing.T) {
+	t.Parallel()
+	c := bare()
+	at := c.At("k")
+	s := newSource("first")
+	step := func(want string, loads int64) {
+		t.Helper()
+		got := fetch(t.Context(), c, at, s.load)
+		if got.body != want || got.outcome != BypassGuard || s.loads.Load() != loads {
+			t.Errorf("%+v after %d loads; want %q after %d", got, s.loads.Load(), want, loads)
+		}
+	}
+	step("first", 1)
+	s.set("second")
+	step("first", 1)
+	c.pass(59 * time.Minute)
+	step("first", 1)
+	c.pass(2 * time.Minute)
+	step("second", 2)
+	s.set("third")
+	c.pass(59 * time.Minute)
+	step("second", 2)
+	c.pass(2 * time.Minute)
+	c.kept.expire(c.now())
+	if len(c.kept.byAt) != 0 || len(c.kept.order) != 0 || c.kept.bytes != 0 {
+		t.Errorf("%d values, %d in order, %d bytes are left", len(c.kept.byAt), len(c.kept.order), c.kept.bytes)
+	}
+	step("third", 3)
+}
+
+func TestWithoutTrustAnOldLoadIsNotShared(t *testing.T) {
+	t.Parallel()
+	c := bare()
+	at := c.At("k")
+	s := newSource("old")
+	early := s.held()
+	first := fetchLater(t, c, at, early.loader)
+	receive(t, "early load", early.begun)
+	second := make(chan answer, 1)
+	k, caused := c.keep(t.Context(), at, neverLoad)
+	if caused || k != c.kept.byAt[at] {
+		t.Fatal("a young load is not shared")
+	}
+	s.set("new")
+	c.pass(time.Hour + 1)
+	go func() { second <- fetch(context.Background(), c, at, s.load) }()
+	if got := receive(t, "second answer", second); got.body != "new" {
+		t.Errorf("second: %+v", got)
+	}
+	close(early.release)
+	if got := receive(t, "first answer", first); got.body != "old" {
+		t.Errorf("first: %+v", got) // it has waited for its own load
+	}
+	if got := fetch(t.Context(), c, at, neverLoad); got.body != "new" {
+		t.Errorf("afterwards: %+v", got)
+	}
+}
+
+func TestWithoutTrustErrorsAreNotKept(t *testing.T) {
+	t.Parallel()
+	c := bare()
+	at := c.At("k")
+	if got := fetch(t.Context(), c, at, neverLoad); got.err == nil {
+		t.Errorf("%+v", got)
+	}
+	c.loads.Wait()
+	if got := fetch(t.Context(), c, at, newSource("body").load); got.err != nil || got.body != "body" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestWithoutTrustMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	c := bare()
+	large := strings.Repeat("x", 10_000)
+	for i := range 100 {
+		fetch(t.Context(), c, c.At(ident(i)), newSource(large).load)
+		c.loads.Wait()
+		if c.kept.bytes > c.kept.limit {
+			t.Fatalf("%d bytes", c.kept.bytes)
+		}
+	}
+	if n := len(c.kept.byAt); n < 5 || n > 10 {
+		t.Errorf("%d values are kept", n)
+	}
+	if got := fetch(t.Context(), c, c.At(ident(99)), neverLoad); got.body != large {
+		t.Errorf("the last one is not kept: %v", got.err)
+	}
+}
