@@ -34,7 +34,7 @@ test: test-setup ## Run all tests with the race detector, on real servers (TESTF
 
 .PHONY: bench
 bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every target for a while (FUZZTIME=10s)
