@@ -28,6 +28,7 @@ const (
 	maxScans = 16
 	// deleteTimeout bounds one pipelined delete; deletePatience all tries of one.
 	deleteTimeout, deletePatience = 5 * time.Second, 2 * time.Second
+	senderTimeout                 = 9 * time.Second
 	// drainTimeout bounds the last note and confirmation of a session that ends.
 	drainTimeout = 3 * time.Second
 )
@@ -79,7 +80,9 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 		Columns:     o.Rules.Columns,
 		OnWait:      s.waiting,
 		NewSlot:     newSlot,
-		Logger:      o.Logger,
+		// The server gives a frozen holder up after this time, and another process takes the slot within ten seconds.
+		SenderTimeout: senderTimeout,
+		Logger:        o.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the stream: %w", err)
