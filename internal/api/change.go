@@ -106,8 +106,23 @@ func scanMaterial(r pgx.Row) (m fullMaterial, err error) {
 	return m, err
 }
 
+// Rows that were put in with ids of their own leave the sequence of ids behind them.
+const catchUp = `SELECT setval(s, greatest((SELECT max(id) FROM public.materials), pg_sequence_last_value(s)))
+	FROM (SELECT pg_get_serial_sequence('public.materials', 'id')::regclass AS s) AS sequence`
+
 // add stores a new material.
 func (s *Store) add(ctx context.Context, v visitor, m fullMaterial) (added fullMaterial, position uint64, err error) {
+	added, position, err = s.addOnce(ctx, v, m)
+	if server, refused := errors.AsType[*pgconn.PgError](err); refused && server.Code == uniqueViolation {
+		if _, err := s.pool.Exec(ctx, catchUp); err != nil {
+			return fullMaterial{}, 0, fmt.Errorf("finding an id for a material: %w", err)
+		}
+		return s.addOnce(ctx, v, m)
+	}
+	return added, position, err
+}
+
+func (s *Store) addOnce(ctx context.Context, v visitor, m fullMaterial) (added fullMaterial, position uint64, err error) {
 	position, err = s.change(ctx, v, func(ctx context.Context, tx pgx.Tx) (err error) {
 		added, err = scanMaterial(tx.QueryRow(ctx, `INSERT INTO public.materials (title, description, material_type, icon_name, file, is_active)
 			VALUES ($1, $2, $3, $4, $5, $6) RETURNING `+rowColumns, m.Title, m.Description, m.MaterialType, m.IconName, m.File, m.Active))
