@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -22,6 +23,7 @@ import (
 const (
 	maxBody     = 1 << 20 // bytes of a body with a material
 	maxLogin    = 16 << 10
+	bodyTimeout = 10 * time.Second
 	maxMistakes = 50  // that one answer names
 	maxQuoted   = 100 // bytes of an unknown name that an answer repeats
 
@@ -76,8 +78,13 @@ func readBody(w http.ResponseWriter, r *http.Request, f *form, media string, lim
 	if r.ContentLength > limit {
 		return nil, tooLarge
 	}
+	connection := http.NewResponseController(w)
+	_ = connection.SetReadDeadline(time.Now().Add(bodyTimeout)) // where it can't be set, the server's own bound holds
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err != nil {
+	if err == nil {
+		// The server goes on reading while the request is answered, to learn that the client has left.
+		_ = connection.SetReadDeadline(time.Time{})
+	} else {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, tooLarge
 		}
