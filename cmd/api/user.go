@@ -35,7 +35,7 @@ func readPassword(in io.Reader) (string, error) {
 	line, _, _ := strings.Cut(string(text), "\n")
 	line = strings.TrimSuffix(line, "\r")
 	if line == "" {
-		return "", errors.New("the standard input holds no password: printf '%s\\n' \"$PASSWORD\" | api user ...")
+		return "", errors.New("the standard input holds no password; pipe it into this command")
 	}
 	return line, nil
 }

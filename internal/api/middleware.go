@@ -90,6 +90,9 @@ func (a *API) explain(err error) *problem {
 	case errors.Is(err, cache.ErrUnavailable):
 		a.log.Warn("Valkey unreachable", zap.Error(err))
 		return a.unavailable("sessions can't be read or written at the moment")
+	case errors.Is(err, errHashingBusy):
+		a.log.Warn("too many logins at the same time")
+		return a.unavailable("too many people are logging in at the moment")
 	case Unreachable(err):
 		a.log.Warn("database unreachable", zap.Error(err))
 		return a.unavailable("the database does not answer")

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -36,10 +37,19 @@ const (
 // hashing bounds how many hashes are worked out at the same time: each takes a core and argonMemory.
 var hashing = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
+// hashPatience is how long a login waits for its turn.
+const hashPatience = 5 * time.Second
+
+var errHashingBusy = errors.New("too many passwords are being hashed")
+
 // withHashing runs work when its turn comes.
 func withHashing(ctx context.Context, work func()) error {
+	patience := time.NewTimer(hashPatience)
+	defer patience.Stop()
 	select {
 	case hashing <- struct{}{}:
+	case <-patience.C:
+		return errHashingBusy
 	case <-ctx.Done():
 		return fmt.Errorf("waiting to hash a password: %w", ctx.Err())
 	}

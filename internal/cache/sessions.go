@@ -14,7 +14,7 @@ import (
 
 // ErrUnavailable is what operations say that Valkey has to answer, and does not: sessions and limits have no other source.
 // Nothing of it is told to clients but that they may try again.
-var ErrUnavailable = errors.New("Valkey does not answer")
+var ErrUnavailable = errors.New("no answer from Valkey")
 
 const (
 	sessionTimeout = time.Second // of one call
