@@ -131,12 +131,12 @@ var (
 	}
 )
 
-func text(doc, pattern string) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Description: doc, Pattern: pattern}
+func text(pattern string) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Pattern: pattern}
 }
 
 func (h header) param() *huma.Param {
-	return &huma.Param{Description: h.doc, Schema: text("", h.pattern)}
+	return &huma.Param{Description: h.doc, Schema: text(h.pattern)}
 }
 
 func withHeaders(r *huma.Response, headers ...header) *huma.Response {
@@ -182,8 +182,8 @@ func read(name, path, summary string, success *huma.Response, failures ...int) *
 	op := operation(name, http.MethodGet, path, summary, http.StatusOK, success, failures...)
 	op.Responses["304"] = withHeaders(nothing("What the client has is up to date."), append(readHeaders, tagHeader)...)
 	return op.with(
-		&huma.Param{Name: "If-None-Match", In: "header", Description: "Entity tags that the client has.", Schema: text("", "")},
-		&huma.Param{Name: "Consistency-Token", In: "header", Description: "Of a change that the answer has to show.", Schema: text("", tokenPattern)},
+		&huma.Param{Name: "If-None-Match", In: "header", Description: "Entity tags that the client has.", Schema: text("")},
+		&huma.Param{Name: "Consistency-Token", In: "header", Description: "Of a change that the answer has to show.", Schema: text(tokenPattern)},
 	)
 }
 
@@ -239,8 +239,8 @@ func queryParameters() []*huma.Param {
 
 func conditions() []*huma.Param {
 	return []*huma.Param{
-		{Name: "If-Match", In: "header", Description: "Only when the material is in a state with one of these entity tags, in any coding.", Schema: text("", "")},
-		{Name: "If-None-Match", In: "header", Description: "Only when it is not.", Schema: text("", "")},
+		{Name: "If-Match", In: "header", Description: "Only when the material is in a state with one of these entity tags, in any coding.", Schema: text("")},
+		{Name: "If-None-Match", In: "header", Description: "Only when it is not.", Schema: text("")},
 	}
 }
 
