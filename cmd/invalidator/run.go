@@ -26,7 +26,7 @@ type runCommand struct {
 
 	SlotName        string          `env:"SLOT_NAME" default:"walkey" placeholder:"NAME" help:"Replication slot; made when it is missing."`
 	PublicationName string          `env:"PUBLICATION_NAME" default:"walkey" placeholder:"NAME" help:"Publication; made for the tables of the rules when it is missing."`
-	RulesFile       string          `env:"RULES_FILE" placeholder:"FILE" help:"YAML file that says which row changes delete which keys. Default: built-in rules for public.materials."`
+	RulesFile       string          `env:"RULES_FILE" placeholder:"FILE" help:"YAML file that says which row changes delete which keys. Default: built-in rules for public.materials and public.editors."`
 	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health and metrics are served."`
 
 	rules *invalidate.Rules

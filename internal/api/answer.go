@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"walkey/internal/cache"
 )
@@ -15,12 +16,16 @@ var (
 	problemType  = []string{"application/problem+json"}
 	noCache      = []string{"no-cache"}
 	noStore      = []string{"no-store"}
+	challenge    = []string{`Cookie realm="editors"`}
 	varyCoding   = []string{"Accept-Encoding"}
 	nosniff      = []string{"nosniff"}
 	codedDeflate = []string{"deflate"}
 	codedZstd    = []string{"zstd"}
 	codedGzip    = []string{"gzip"}
 )
+
+// codings are the names in HTTP of what bodies may be stored in.
+var codings = []string{"deflate", "zstd", "gzip"}
 
 // resource is something that is answered from the cache.
 type resource struct {
@@ -29,6 +34,8 @@ type resource struct {
 	load cache.Loader
 	// absent is the answer when there is none.
 	absent *problem
+	// groups is the value of Cache-Groups.
+	groups []string
 	// link makes the Link header of a body; nil makes none.
 	link func(body []byte) (header string, ok bool)
 }
@@ -36,13 +43,27 @@ type resource struct {
 // answer gets a resource and answers with it: in the coding that it is stored in where the client takes that, else in
 // plain bytes; or with 304, from the value's head alone, when the client has it.
 func (a *API) answer(w http.ResponseWriter, r *http.Request, res resource) error {
-	value, outcome, err := a.cache.Fetch(r.Context(), res.at, res.ttl, res.load)
+	since, err := a.since(r)
+	if err != nil {
+		return err
+	}
+	var value cache.Value
+	var outcome cache.Outcome
+	var times timing
+	begun := time.Now()
+	if since == 0 {
+		value, outcome, err = a.cache.Fetch(r.Context(), res.at, res.ttl, times.loading(res.load))
+	} else {
+		value, outcome, err = a.cache.FetchSince(r.Context(), res.at, res.ttl, since, times.loading(res.load))
+	}
 	if err != nil {
 		return err
 	}
 	h := w.Header()
 	h["Cache-Status"] = cacheStatus(outcome)
 	h["Cache-Control"] = noCache
+	h["Cache-Groups"] = res.groups
+	h["Server-Timing"] = times.header(time.Since(begun))
 	if value.Absent() {
 		return res.absent
 	}

@@ -1,10 +1,30 @@
 package api
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // matchesTag tells whether If-None-Match names the entity tag, by weak comparison (RFC 9110, 13.1.2): tag is what the
 // answer would carry, quotes included. A list that is malformed matches up to where it is.
 func matchesTag(header []string, tag string) bool {
+	return anyTag(header, func(candidate string, _ bool) bool { return candidate == tag })
+}
+
+// matchesState tells whether If-Match or If-None-Match names a state of a material, in whatever coding it was read. Strong
+// comparison takes no weak tags (RFC 9110, 13.1.1).
+func matchesState(header []string, hash string, strong bool) bool {
+	return anyTag(header, func(candidate string, weak bool) bool {
+		if weak && strong {
+			return false
+		}
+		name, coding, coded := strings.Cut(strings.Trim(candidate, `"`), "-")
+		return name == hash && (!coded || slices.Contains(codings, coding))
+	})
+}
+
+// anyTag tells whether the header is "*" or names a tag, quotes included, that match takes.
+func anyTag(header []string, match func(tag string, weak bool) bool) bool {
 	for _, line := range header {
 		for {
 			line = strings.TrimLeft(line, " \t,")
@@ -14,7 +34,7 @@ func matchesTag(header []string, tag string) bool {
 			if line[0] == '*' {
 				return true
 			}
-			candidate := strings.TrimPrefix(line, "W/")
+			candidate, weak := strings.CutPrefix(line, "W/")
 			if !strings.HasPrefix(candidate, `"`) {
 				break
 			}
@@ -23,7 +43,7 @@ func matchesTag(header []string, tag string) bool {
 				break
 			}
 			end += 2
-			if candidate[:end] == tag {
+			if match(candidate[:end], weak) {
 				return true
 			}
 			line = candidate[end:]

@@ -40,6 +40,7 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	counter(misses, "Answers that were not in the cache, by who loaded them.", prometheus.Labels{"load": "shared"}, func(s cache.Stats) uint64 { return s.MissesCollapsed })
 	counter(bypasses, "Answers without the cache, by reason.", prometheus.Labels{"reason": "valkey-down"}, func(s cache.Stats) uint64 { return s.BypassesDown })
 	counter(bypasses, "Answers without the cache, by reason.", prometheus.Labels{"reason": "stale-guard"}, func(s cache.Stats) uint64 { return s.BypassesGuard })
+	counter(bypasses, "Answers without the cache, by reason.", prometheus.Labels{"reason": "consistency-token"}, func(s cache.Stats) uint64 { return s.BypassesToken })
 	counter(fills, "Loaded values that were to be stored, by what became of them.", prometheus.Labels{"result": "stored"}, func(s cache.Stats) uint64 { return s.FillsStored })
 	counter(fills, "Loaded values that were to be stored, by what became of them.", prometheus.Labels{"result": "refused"}, func(s cache.Stats) uint64 { return s.FillsRefused })
 	counter(fills, "Loaded values that were to be stored, by what became of them.", prometheus.Labels{"result": "error"}, func(s cache.Stats) uint64 { return s.FillErrors })

@@ -18,12 +18,25 @@ type route struct {
 	handle handler
 }
 
-func (a *API) routes(healthz, readyz http.Handler) http.Handler {
+func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
+	description, err := newDescription()
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
 	allowed := map[string][]string{}
 	for _, route := range []route{
 		{http.MethodGet, "/api/materials/", "materials", a.listMaterials},
+		{http.MethodPost, "/api/materials/", "add_material", a.editing(a.addMaterial)},
 		{http.MethodGet, "/api/materials/{id}/", "material", a.showMaterial},
+		{http.MethodPut, "/api/materials/{id}/", "replace_material", a.editing(a.replaceMaterial)},
+		{http.MethodPatch, "/api/materials/{id}/", "patch_material", a.editing(a.patchMaterial)},
+		{http.MethodDelete, "/api/materials/{id}/", "delete_material", a.editing(a.deleteMaterial)},
+		{http.MethodPost, "/api/session/", "log_in", a.logIn},
+		{http.MethodGet, "/api/session/", "session", a.whoAmI},
+		{http.MethodDelete, "/api/session/", "log_out", a.logOut},
+		{http.MethodGet, "/openapi.json/", "openapi", description.document.answer},
+		{http.MethodGet, "/docs/", "docs", description.page.answer},
 		{http.MethodGet, "/healthz/", "healthz", plain(healthz)},
 		{http.MethodGet, "/readyz/", "readyz", plain(readyz)},
 	} {
@@ -34,10 +47,12 @@ func (a *API) routes(healthz, readyz http.Handler) http.Handler {
 		}
 	}
 	for path, methods := range allowed {
-		mux.Handle(path, a.chain("other", methodNotAllowed(methods)))
+		allow := allowHeader(methods)
+		mux.Handle(path, a.chain("other", methodNotAllowed(allow)))
+		mux.Handle(http.MethodOptions+" "+path, a.chain("options", options(allow)))
 	}
 	mux.Handle("/", a.chain("other", notFound))
-	return mux
+	return mux, nil
 }
 
 // chain is the way of every request: it is counted, its panic becomes an error, and its error an answer.
@@ -62,14 +77,32 @@ func notFound(http.ResponseWriter, *http.Request) error {
 	return newProblem(http.StatusNotFound, "nothing is here")
 }
 
-func methodNotAllowed(methods []string) handler {
+// allowHeader is the value of Allow for an address with these methods.
+func allowHeader(methods []string) []string {
+	methods = append(slices.Clone(methods), http.MethodOptions)
 	if slices.Contains(methods, http.MethodGet) {
-		methods = append(slices.Clone(methods), http.MethodHead)
+		methods = append(methods, http.MethodHead)
 	}
 	slices.Sort(methods)
-	allow := []string{strings.Join(methods, ", ")}
+	return []string{strings.Join(methods, ", ")}
+}
+
+func methodNotAllowed(allow []string) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		w.Header()["Allow"] = allow
 		return newProblem(http.StatusMethodNotAllowed, "this address does not answer "+r.Method)
+	}
+}
+
+// options tells what an address can do.
+func options(allow []string) handler {
+	patch := strings.Contains(allow[0], http.MethodPatch)
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Allow"] = allow
+		if patch {
+			w.Header()["Accept-Patch"] = []string{mediaMergePatch}
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
 }

@@ -15,6 +15,7 @@ type counts struct {
 	missesCollapsed atomic.Uint64
 	bypassesDown    atomic.Uint64
 	bypassesGuard   atomic.Uint64
+	bypassesToken   atomic.Uint64
 	fillsStored     atomic.Uint64
 	fillsRefused    atomic.Uint64
 	fillErrors      atomic.Uint64
@@ -34,6 +35,7 @@ type Stats struct {
 	MissesCollapsed uint64 // requests that shared another's load
 	BypassesDown    uint64 // requests answered without Valkey because it was away
 	BypassesGuard   uint64 // and because values were not trusted
+	BypassesToken   uint64 // and because the request knew of a change
 	FillsStored     uint64 // loads whose value was stored
 	FillsRefused    uint64 // whose lease was gone
 	FillErrors      uint64 // where Valkey said no, or nothing
@@ -59,6 +61,7 @@ func (c *Cache) Stats() Stats {
 		MissesCollapsed: n.missesCollapsed.Load(),
 		BypassesDown:    n.bypassesDown.Load(),
 		BypassesGuard:   n.bypassesGuard.Load(),
+		BypassesToken:   n.bypassesToken.Load(),
 		FillsStored:     n.fillsStored.Load(),
 		FillsRefused:    n.fillsRefused.Load(),
 		FillErrors:      n.fillErrors.Load(),

@@ -61,9 +61,14 @@ func newHead(content Content, fill fillID) []byte {
 	}
 	copy(head[atFill:], fill[:])
 	binary.BigEndian.PutUint32(head[atLength:], uint32(len(content.Body)))
-	sum := sha256.Sum256(content.Body)
-	hex.Encode(head[atTag:], sum[:16])
+	copy(head[atTag:], TagOf(content.Body))
 	return head
+}
+
+// TagOf is the Tag of a value with this identity body.
+func TagOf(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:16])
 }
 
 // storable gives the bytes to be stored for a loaded value, compressed where that helps.
