@@ -159,7 +159,7 @@ func TestSessionDescribesTheServer(t *testing.T) {
 		SystemID:  d.query(`SELECT system_identifier::text FROM pg_control_system()`),
 		Timeline:  1,
 		Database:  d.query(`SELECT current_database()`),
-		BlockSize: 8192, SegmentSize: 16 << 20, SlotCreated: true,
+		BlockSize: 8192, SegmentSize: 16 << 20, SlotCreated: true, SlotReason: "there was none",
 		ServerVersion: s.ServerVersion, WALEnd: s.WALEnd, Confirmed: s.Confirmed,
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
