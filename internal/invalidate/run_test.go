@@ -133,14 +133,20 @@ func (b *bundle) title(id int) (string, cache.Outcome) {
 // cached is what the cache says of a row, "" when there is none.
 func (b *bundle) cached(table string, id int) (string, cache.Outcome) {
 	b.t.Helper()
-	value, outcome, err := b.cache.Fetch(b.t.Context(), b.cache.At(fmt.Sprintf("%s:%d", table, id)), cache.Lists, func(ctx context.Context) (cache.Content, error) {
+	return b.fetch(fmt.Sprintf("%s:%d", table, id), b.row(table), id)
+}
+
+// fetch is what the cache says of a key, which is loaded by a query.
+func (b *bundle) fetch(key, sql string, args ...any) (string, cache.Outcome) {
+	b.t.Helper()
+	value, outcome, err := b.cache.Fetch(b.t.Context(), b.cache.At(key), cache.Lists, func(ctx context.Context) (cache.Content, error) {
 		conn, err := pgx.Connect(ctx, b.url)
 		if err != nil {
 			return cache.Content{}, err
 		}
 		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 		var title string
-		err = conn.QueryRow(ctx, b.row(table), id).Scan(&title)
+		err = conn.QueryRow(ctx, sql, args...).Scan(&title)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return cache.Content{Absent: true}, nil
 		}

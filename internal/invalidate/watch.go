@@ -42,6 +42,7 @@ type watch struct {
 	absent    bool                // one of them could be added to the publication
 	mendAfter time.Time
 	restUntil time.Time
+	fresh     bool // everything has just been deleted, and how the tables were before is not known
 }
 
 // open looks for the first time, before the stream begins: the stream must know from its first row which relations belong
@@ -77,6 +78,8 @@ func (w *watch) begin(ctx context.Context, old *note) error {
 		}
 	}
 	w.note.Tables = since
+	w.fresh = len(since) == 0
+	defer func() { w.fresh = false }()
 	if err := w.news(ctx); err != nil {
 		return err
 	}
@@ -238,11 +241,14 @@ func (w *watch) replaced(ctx context.Context, changed map[cdc.Table]string) erro
 			}
 		}
 	}
-	n, err := w.eraseTables(ctx, tables)
-	if err != nil {
-		return err
-	}
 	for _, t := range tables {
+		n, err := w.eraseTables(ctx, []cdc.Table{t})
+		if err != nil {
+			return err
+		}
+		if w.fresh {
+			continue // nothing is known of the time before
+		}
 		w.metrics.silent.WithLabelValues(t.String()).Inc()
 		w.log.Info("a table changed in a way that the stream does not tell; its keys are deleted",
 			zap.Stringer("table", t), zap.String("what", changed[t]), zap.Int("keys", n), zap.Int("open_transactions", len(open)))
