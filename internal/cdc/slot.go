@@ -68,7 +68,7 @@ func (p *preparation) ensureSlot(ctx context.Context) (*slot, error) {
 		case s.confirmed < p.published:
 			why = "it is older than the publication"
 		case p.NewSlot && !p.session.SlotCreated:
-			why = "a new one was asked for"
+			why = "the publication did not exist at its position"
 		default:
 			return s, nil
 		}
