@@ -25,9 +25,14 @@ func gapSetup(t *testing.T, settings ...string) (*bundle, *observer.ObservedLogs
 	p := embeddedtest.Postgres(t, settings...)
 	b := setupOn(t, p, p.URL())
 	b.exec(plain("t"))
+	return b, b.warnings()
+}
+
+// warnings keeps what is logged as one.
+func (b *bundle) warnings() *observer.ObservedLogs {
 	core, logs := observer.New(zap.WarnLevel)
 	b.log = b.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return zapcore.NewTee(c, core) }))
-	return b, logs
+	return logs
 }
 
 // resynchronised waits for the resynchronisation that follows what happens, and wants it told in one line and one count.

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
 
 	"walkey/internal/cache"
 	"walkey/internal/embedded/embeddedtest"
@@ -232,6 +233,7 @@ func TestKeyOutsideTheIdentity(t *testing.T) {
 	t.Parallel()
 	b := database(t, `create table t (id int primary key, name text not null unique, title text)`, `alter table t replica identity using index t_name_key`,
 		`insert into t values (1, 'one', 'old'), (2, 'two', 'old')`)
+	logs := b.warnings()
 	b.run(Switches{})
 	for _, c := range []struct {
 		change, one, two string
@@ -244,6 +246,10 @@ func TestKeyOutsideTheIdentity(t *testing.T) {
 		b.exec(c.change)
 		b.stored(1, c.one)
 		b.stored(2, c.two)
+	}
+	told := logs.FilterField(zap.String("mend", `ALTER TABLE "public"."t" REPLICA IDENTITY FULL;`)).Len()
+	if told != 1 {
+		t.Errorf("the SQL that mends it was logged %d times, want once", told)
 	}
 }
 
