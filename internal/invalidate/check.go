@@ -26,7 +26,7 @@ const (
 // Finding is something between rules, tables and publication that a person should mend.
 type Finding struct {
 	Severity Severity `json:"severity"`
-	Subject  string   `json:"subject"` // a table or the publication, as SQL names it
+	Subject  string   `json:"subject"` // the publication, or one or more tables, as SQL names them
 	Problem  string   `json:"problem"`
 	SQL      string   `json:"sql,omitempty"` // mends it; empty when SQL is not what it takes
 }
@@ -73,6 +73,7 @@ func (c *catalog) judge(rules *Rules, publication string) judgement {
 			continue
 		}
 		rule := rules.tables[t]
+		first := len(j.findings)
 		c.judgeColumns(&j, rule, f)
 		for i := range f.nodes {
 			n := &f.nodes[i]
@@ -84,8 +85,43 @@ func (c *catalog) judge(rules *Rules, publication string) judgement {
 			}
 			judgeIdentity(&j, rule, f, n)
 		}
+		j.findings = append(j.findings[:first], merge(j.findings[first:])...)
 	}
 	return j
+}
+
+// merge makes one finding of those that say the same of several partitions.
+func merge(findings []Finding) []Finding {
+	const most = 3 // subjects that are named
+	type problem struct {
+		severity Severity
+		text     string
+	}
+	var merged []Finding
+	places, subjects := map[problem]int{}, map[problem]int{}
+	statements := map[problem][]string{}
+	for _, f := range findings {
+		p := problem{f.Severity, f.Problem}
+		i, known := places[p]
+		if !known {
+			i = len(merged)
+			places[p] = i
+			merged = append(merged, f)
+		} else if subjects[p] < most {
+			merged[i].Subject += ", " + f.Subject
+		}
+		subjects[p]++
+		if f.SQL != "" && !slices.Contains(statements[p], f.SQL) {
+			statements[p] = append(statements[p], f.SQL)
+		}
+	}
+	for p, i := range places {
+		if more := subjects[p] - most; more > 0 {
+			merged[i].Subject += fmt.Sprintf(" and %d more", more)
+		}
+		merged[i].SQL = strings.Join(statements[p], " ")
+	}
+	return merged
 }
 
 func (j *judgement) add(severity Severity, subject, problem, sql string) {

@@ -116,6 +116,18 @@ func TestCheck(t *testing.T) {
 			},
 		},
 	}, {
+		name: "many partitions", setup: []string{
+			parts, `create table t_2 partition of t for values from (10) to (20); create table t_3 partition of t for values from (20) to (30)`,
+			`create table t_4 partition of t for values from (30) to (40); create table t_5 partition of t for values from (40) to (50)`, published,
+		}, rule: `"t:{title}"`, want: []Finding{
+			{
+				Warning, `"public"."t_low", "public"."t_2", "public"."t_3" and 2 more`,
+				`column "title" is not part of the replica identity, so that its old value is not sent: updates and deletes take every key that the rule makes of it`,
+				`ALTER TABLE "public"."t_low" REPLICA IDENTITY FULL; ALTER TABLE "public"."t_2" REPLICA IDENTITY FULL; ` +
+					`ALTER TABLE "public"."t_3" REPLICA IDENTITY FULL; ALTER TABLE "public"."t_4" REPLICA IDENTITY FULL; ALTER TABLE "public"."t_5" REPLICA IDENTITY FULL;`,
+			},
+		},
+	}, {
 		name: "names that need quotes", setup: []string{table, `drop table t; create table t (id int primary key, "Na""me" text)`, published}, rule: `'t:{Na"me}'`, want: []Finding{
 			{
 				Warning, `"public"."t"`, `column "Na""me" is not part of the replica identity, so that its old value is not sent: updates and deletes take every key that the rule makes of it`,

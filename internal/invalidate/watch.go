@@ -184,7 +184,11 @@ func (w *watch) mend(ctx context.Context, absent []cdc.Table) (added bool, err e
 	if len(absent) == 0 || time.Now().Before(w.mendAfter) {
 		return false, nil
 	}
+	began := time.Now()
 	for _, t := range absent {
+		if time.Since(began) > queryTimeout/2 {
+			break // locks; the rest has its turn with the next look
+		}
 		sql := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", identifier(w.opts.Publication), quoted(t))
 		err := pgx.BeginFunc(ctx, w.primary.conn, func(tx pgx.Tx) error {
 			// The commit need not wait for a synchronous standby; a table under a lock is tried again later.
