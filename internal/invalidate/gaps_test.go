@@ -92,7 +92,7 @@ func (b *bundle) folder() string {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { _ = os.RemoveAll(path) })
-	if err := os.Chmod(path, 0o777); err != nil { //nolint:gosec // another user's server lives in it
+	if err := os.Chmod(path, 0o777); err != nil { // another user's server lives in it
 		b.t.Fatal(err)
 	}
 	return path
@@ -303,7 +303,7 @@ func TestGapAnotherPostgres(t *testing.T) {
 			"standby.signal":       "",
 			"postgresql.auto.conf": fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=postgres'\n", b.postgres.Port()),
 		} {
-			if err := os.WriteFile(filepath.Join(home, "data", name), []byte(text), 0o644); err != nil { //nolint:gosec // the server's user reads it
+			if err := os.WriteFile(filepath.Join(home, "data", name), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
