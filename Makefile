@@ -3,6 +3,7 @@
 GO        ?= go
 BENCH     ?= .
 BENCHTIME ?= 1s
+BACKLOG_ROWS ?= 1000000
 FUZZTIME  ?= 10s
 
 # The tools, at the versions that the code is clean with.
@@ -33,8 +34,8 @@ test: test-setup ## Run all tests with the race detector, on real servers (TESTF
 	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: bench
-bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout 30m ./...
+bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s, BACKLOG_ROWS=1000000)
+	BACKLOG_ROWS=$(BACKLOG_ROWS) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every target for a while (FUZZTIME=10s)

@@ -228,13 +228,18 @@ func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 	if !ours {
 		return
 	}
+	storable := loaded && len(content.Body) <= maxBody
+	var bytes []byte
+	if storable {
+		bytes = f.value.storable(c.coding) // takes its time, too
+	}
 	ctx, cancel := context.WithTimeout(c.writing, writeTimeout)
 	defer cancel()
-	if !loaded || len(content.Body) > maxBody {
+	if !storable {
 		c.free(ctx, f.at, lease)
 		return
 	}
-	stored, err := c.store(ctx, f.at, lease, f.value.storable(c.coding), f.ttl)
+	stored, err := c.store(ctx, f.at, lease, bytes, f.ttl)
 	switch {
 	case err != nil:
 		c.counts.fillErrors.Add(1)

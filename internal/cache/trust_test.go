@@ -243,9 +243,13 @@ func TestValkeyComesLater(t *testing.T) {
 		t.Error("somebody answers")
 	}
 	s := newSource("body")
-	if got := fetch(t.Context(), c, c.At("k"), s.load); got.err != nil || got.outcome != BypassDown || got.body != "body" {
-		t.Errorf("%+v", got)
-	}
+	await10(t, "bypass", func() bool {
+		got := fetch(t.Context(), c, c.At("k"), s.load)
+		if got.err != nil || got.body != "body" {
+			t.Errorf("%+v", got)
+		}
+		return got.outcome == BypassDown // once a reading of the heartbeat has failed
+	})
 	if err := b.valkey.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -325,6 +329,37 @@ func TestAfterAConnectOneHeartbeatIsNotEnough(t *testing.T) {
 		}
 		beatOnce()
 		b.awaitTrust(c)
+	}
+}
+
+func TestAConnectRevokesBeforeTheConnectionCanBeUsed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.trusted()
+	for name, event := range map[string]func(){"dialling": c.dialling, "the loss of all copies": func() { c.pushed(nil) }} {
+		b.awaitTrust(c)
+		event()
+		if ok, _ := c.Trusted(); ok {
+			t.Errorf("%s does not revoke", name)
+		}
+	}
+	// And dialling is told of every connection, before anything has gone over it.
+	p := b.proxy()
+	dialled := make(chan int, 16)
+	o := b.options
+	through(p)(&o)
+	client, err := connect(readerOptions(o, func() { dialled <- p.Connections() }, nil), o.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for range 3 {
+		if n := receive(t, "dial", dialled); n != 0 {
+			t.Errorf("%d connections before the dial", n)
+		}
+		p.Break()
+		await10(t, "end", func() bool { return p.Connections() == 0 })
+		await10(t, "answer", func() bool { return client.Do(t.Context(), client.B().Ping().Build()).Error() == nil })
 	}
 }
 

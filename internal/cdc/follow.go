@@ -16,6 +16,10 @@ import (
 const (
 	// confirmEvery bounds how often the server is told what was confirmed.
 	confirmEvery = 10 * time.Millisecond
+	// A crowd is so many messages in so short a time. Behind one, the kernel is given a moment to gather more: the server
+	// sends each message by itself, and waking up for each of them costs both sides more than the message.
+	crowd, crowdTime = 64, 4 * time.Millisecond
+	gatherTime       = time.Millisecond
 	// drainFor bounds the wait for the server to close its side after Close.
 	drainFor = time.Second
 )
@@ -31,6 +35,20 @@ type follower struct {
 	heard    time.Time // when the last bytes came in
 	buffered int       // unread bytes at the last time-out: a large message that grows is a sign of life too
 	deadline time.Time // what the read deadline was set to; zero when it may be another now
+
+	messages int       // since counted
+	counted  time.Time // when counting them began
+}
+
+// crowded counts a message and says whether it ends a crowd.
+func (f *follower) crowded(now time.Time) bool {
+	f.messages++
+	if f.messages < crowd {
+		return false
+	}
+	crowded := now.Sub(f.counted) < crowdTime
+	f.messages, f.counted = 0, now
+	return crowded
 }
 
 // follow reads the stream until it ends.
@@ -54,6 +72,7 @@ func (s *Stream) run() error {
 	if err := s.sendStatus(now, false); err != nil {
 		return err
 	}
+	gather := false
 	for ; ; now = time.Now() {
 		if now.Sub(f.turned) > s.timeout {
 			f.heard = now // this process stood still, so the server's silence says nothing
@@ -102,6 +121,12 @@ func (s *Stream) run() error {
 		f.heard, f.buffered = now, 0
 		if err := s.handle(message, now); err != nil {
 			return err
+		}
+		gather = f.crowded(now) || gather
+		if gather && s.frontend.ReadBufferLen() == 0 {
+			gather = false
+			s.pause(gatherTime)
+			f.counted = time.Now()
 		}
 	}
 }

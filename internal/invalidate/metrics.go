@@ -28,6 +28,13 @@ type Metrics struct {
 	beats        prometheus.Counter
 	latency      prometheus.Histogram
 	gauges       []prometheus.Collector
+
+	byKind map[changeKey]prometheus.Counter // of changes; the session's goroutine alone uses it
+}
+
+type changeKey struct {
+	table cdc.Table
+	kind  cdc.Kind
 }
 
 // NewMetrics gives metrics that are all zero.
@@ -36,6 +43,7 @@ func NewMetrics() *Metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "walkey_" + name, Help: help})
 	}
 	m := &Metrics{
+		byKind:       map[changeKey]prometheus.Counter{},
 		transactions: counter("transactions_total", "Committed transactions received from the stream."),
 		changes:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_changes_total", Help: "Row changes received from the stream."}, []string{"table", "kind"}),
 		deletes:      counter("deleted_keys_total", "Keys that were sent to Valkey to be deleted."),
@@ -93,18 +101,32 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (m *Metrics) took(b *cdc.Batch) {
+// took counts what a batch holds, and says how many changes that are.
+func (m *Metrics) took(b *cdc.Batch) (changes int) {
 	m.received.Store(uint64(b.Position))
 	for i := range b.Transactions {
 		t := &b.Transactions[i]
 		if t.Complete {
 			m.transactions.Inc()
 		}
+		changes += len(t.Changes)
 		for j := range t.Changes {
 			c := &t.Changes[j]
-			m.changes.WithLabelValues(c.Relation.Table.String(), c.Kind.String()).Inc()
+			m.counter(c.Relation.Table, c.Kind).Inc()
 		}
 	}
+	return changes
+}
+
+// counter finds the counter of a table and kind. Only the session's goroutine asks.
+func (m *Metrics) counter(table cdc.Table, kind cdc.Kind) prometheus.Counter {
+	key := changeKey{table, kind}
+	c := m.byKind[key]
+	if c == nil {
+		c = m.changes.WithLabelValues(table.String(), kind.String())
+		m.byKind[key] = c
+	}
+	return c
 }
 
 func (m *Metrics) keys(sent, existed int) {

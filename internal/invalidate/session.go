@@ -19,6 +19,8 @@ const (
 	firstLook, slowestLook = 300 * time.Microsecond, 20 * time.Millisecond
 	// noteInterval bounds how often progress is noted and confirmed.
 	noteInterval = 20 * time.Millisecond
+	// A batch of busyBatch changes is followed by a rest.
+	busyBatch, restTime = 16, 3 * time.Millisecond
 	// roundKeys is how many keys are collected before they are deleted.
 	roundKeys = 20_000
 	// maxScans is for how many globs Valkey is scanned, one by one, before it is
@@ -26,6 +28,7 @@ const (
 	maxScans = 16
 	// deleteTimeout bounds one pipelined delete; deletePatience all tries of one.
 	deleteTimeout, deletePatience = 5 * time.Second, 2 * time.Second
+	senderTimeout                 = 9 * time.Second
 	// drainTimeout bounds the last note and confirmation of a session that ends.
 	drainTimeout = 3 * time.Second
 )
@@ -49,6 +52,8 @@ type session struct {
 	confirmed cdc.LSN // noted in Valkey and handed to the stream
 	noted     time.Time
 
+	rest      *time.Timer // fires when enough may have come to be worth another step
+	resting   bool
 	look      *time.Timer // fires when invisible transactions are worth another look
 	lookAfter time.Duration
 	noteTimer *time.Timer // fires when a note that was put off is due
@@ -81,7 +86,9 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 		Roots:       &s.watch.roots,
 		OnWait:      s.waiting,
 		NewSlot:     newSlot,
-		Logger:      o.Logger,
+		// The server gives a frozen holder up after this time, and another process takes the slot within ten seconds.
+		SenderTimeout: senderTimeout,
+		Logger:        o.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the stream: %w", err)
@@ -207,20 +214,26 @@ func (s *session) deleteEverything(ctx context.Context) (int, error) {
 func (s *session) loop(ctx context.Context) error {
 	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
-	s.look, s.noteTimer = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
-	defer s.look.Stop()
-	defer s.noteTimer.Stop()
-	s.look.Stop()
-	s.noteTimer.Stop()
+	for _, timer := range []**time.Timer{&s.rest, &s.look, &s.noteTimer} {
+		*timer = time.NewTimer(time.Hour)
+		(*timer).Stop()
+		defer (*timer).Stop()
+	}
 	s.stream.AskPosition() // on an idle server the first beat need not wait for the walsender's own report
 	if err := s.prove(ctx); err != nil {
 		return err
 	}
 	for {
+		ready := s.stream.Ready()
+		if s.resting {
+			ready = nil
+		}
 		select {
 		case <-ctx.Done():
 			return s.drain(ctx)
-		case <-s.stream.Ready():
+		case <-ready:
+		case <-s.rest.C:
+			s.resting = false
 		case <-s.look.C:
 		case <-s.noteTimer.C:
 		case <-beat.C:
@@ -269,7 +282,7 @@ func (s *session) step(ctx context.Context) error {
 		return fmt.Errorf("follow the stream: %w", err)
 	}
 	if batch != nil {
-		s.metrics.took(batch)
+		s.restAfter(s.metrics.took(batch))
 		s.queue.put(batch, s.opts.Rules)
 		s.stream.Release(batch)
 	}
@@ -282,6 +295,16 @@ func (s *session) step(ctx context.Context) error {
 		return err
 	}
 	return s.pulse(ctx)
+}
+
+// restAfter lets more come together behind a batch of that many changes. A step costs
+// three round trips, whether for one change or for a thousand: where much comes, taking
+// it less often is quicker, and where little comes nothing waits.
+func (s *session) restAfter(changes int) {
+	if changes >= busyBatch {
+		s.resting = true
+		s.rest.Reset(restTime)
+	}
 }
 
 // delete looks once at what readers see and deletes the keys of what is visible.
