@@ -258,7 +258,7 @@ func (s *session) prove(ctx context.Context) error {
 		}
 		return nil
 	}
-	if s.watch.resting() {
+	if s.watch.mustRest() {
 		return nil
 	}
 	insert, err := s.primary.insertPosition(ctx)

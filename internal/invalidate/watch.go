@@ -102,9 +102,9 @@ func (w *watch) look(ctx context.Context) error {
 	return w.eraseUncovered(ctx)
 }
 
-// resting reports whether the next proof has to wait, so that deleting the keys of uncovered tables again and again leaves
+// mustRest reports whether the next proof has to wait, so that deleting the keys of uncovered tables again and again leaves
 // room for other work.
-func (w *watch) resting() bool { return time.Now().Before(w.restUntil) }
+func (w *watch) mustRest() bool { return time.Now().Before(w.restUntil) }
 
 func (w *watch) takeGlance(ctx context.Context) (glance string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
