@@ -161,6 +161,7 @@ func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.
 	s.confirmed.Store(uint64(session.Confirmed))
 	s.follower.position = session.Confirmed
 	s.follower.decoder = newDecoder(o.Columns, &s.pool)
+	s.follower.decoder.roots = o.Roots
 	go s.follow()
 	return s, nil
 }

@@ -44,6 +44,7 @@ type session struct {
 	eraser  *cache.Eraser
 	primary *primary
 	stream  *cdc.Stream
+	watch   *watch
 	note    note
 
 	queue     queue
@@ -72,12 +73,17 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 	}
 	defer s.primary.close(ctx)
 	defer m.role.Store(roleStarting)
+	s.watch = &watch{session: s}
+	if err = s.watch.open(ctx); err != nil {
+		return err
+	}
 	s.stream, err = cdc.Open(ctx, cdc.Options{
 		DatabaseURL: o.DatabaseURL,
 		Slot:        o.Slot,
 		Publication: o.Publication,
 		Tables:      o.Rules.Tables(),
 		Columns:     o.Rules.Columns,
+		Roots:       &s.watch.roots,
 		OnWait:      s.waiting,
 		NewSlot:     newSlot,
 		// The server gives a frozen holder up after this time, and another process takes the slot within ten seconds.
@@ -138,12 +144,18 @@ func (s *session) begin(ctx context.Context) error {
 		return err
 	}
 	reason := gap(old, &s.note, source.SlotCreated, source.WALEnd)
+	if reason == slotIsNew {
+		reason += ": " + source.SlotReason
+	}
 	if reason != "" {
 		if err := s.resynchronise(ctx, reason); err != nil {
 			return err
 		}
 	} else {
 		s.note.lsn = max(s.note.lsn, old.lsn)
+	}
+	if err := s.watch.begin(ctx, old); err != nil {
+		return err
 	}
 	s.queue.position = source.Confirmed // what committed before it was deleted by an earlier session, or just now
 	s.confirmed = source.Confirmed
@@ -246,9 +258,17 @@ func (s *session) prove(ctx context.Context) error {
 		}
 		return nil
 	}
+	if s.watch.mustRest() {
+		return nil
+	}
 	insert, err := s.primary.insertPosition(ctx)
 	if err != nil {
 		return err
+	}
+	if !s.opts.Switches.NoWatch {
+		if err := s.watch.look(ctx); err != nil {
+			return err
+		}
 	}
 	s.heart.begin(insert, time.Now())
 	return nil
