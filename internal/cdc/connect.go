@@ -55,6 +55,9 @@ func (o Options) connectCatalog(ctx context.Context) (*pgx.Conn, error) {
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["lock_timeout"] = "0"
 	conn, err := pgx.ConnectConfig(ctx, config)
+	if pooler := throughPooler(err); pooler != nil {
+		return nil, pooler
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
@@ -82,6 +85,9 @@ func (o Options) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if hasCode(err, codeInsufficientPrivilege) {
 		return nil, replicationRight(config.User, err)
+	}
+	if pooler := throughPooler(err); pooler != nil {
+		return nil, pooler
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the replication connection: %w", err)
@@ -113,6 +119,9 @@ func (o Options) start(ctx context.Context, catalog *pgx.Conn, session Session) 
 
 func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.Conn, session Session) (*Stream, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if pooler := throughPooler(err); pooler != nil {
+		return nil, pooler
+	}
 	if err != nil {
 		return nil, fmt.Errorf("identify the system: %w", err)
 	}
