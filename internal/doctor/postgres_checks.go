@@ -173,14 +173,14 @@ func publication(f *facts) []Result {
 		}
 		return fail("invalidator setup --role "+p.user+" # as the owner of the tables", "%s does not exist, and role %s may not make one", f.publicationName, p.user)
 	}
-	if bad := f.findings(func(n invalidate.Finding) bool { return n.Table == (cdc.Table{}) }); len(bad) > 0 {
+	if bad := f.findings(func(n invalidate.Finding) bool { return n.Subject == ident(f.publicationName) }); len(bad) > 0 {
 		return bad
 	}
 	return pass("%s publishes every kind of change", f.publicationName)
 }
 
 func tables(f *facts) []Result {
-	bad := f.findings(func(n invalidate.Finding) bool { return n.Table != (cdc.Table{}) })
+	bad := f.findings(func(n invalidate.Finding) bool { return n.Subject != ident(f.publicationName) })
 	if len(bad) > 0 {
 		return bad
 	}
@@ -197,11 +197,11 @@ func (f *facts) findings(test func(invalidate.Finding) bool) (results []Result) 
 			continue
 		}
 		r := Result{Status: Warn, Detail: n.Problem, Mend: n.SQL}
-		if n.Fatal {
+		if n.Severity == invalidate.Failure {
 			r.Status = Fail
 		}
-		if n.Table != (cdc.Table{}) {
-			r.Check = "table " + n.Table.String()
+		if n.Subject != ident(f.publicationName) {
+			r.Check = "table " + n.Subject
 		}
 		if r.Mend == "" {
 			r.Mend = "mend the rules (RULES_FILE), or migrate the schema"

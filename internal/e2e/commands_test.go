@@ -183,7 +183,7 @@ func TestDoctorMends(t *testing.T) {
 	found, code := s.doctor([]string{weak})
 	want := []string{
 		"FAIL replication slots", "FAIL role", "FAIL replication connection", "FAIL publication",
-		"FAIL table public.materials", "FAIL table public.materials", "FAIL slot", "WARN retained WAL", "WARN maxmemory-policy",
+		`FAIL table "public"."materials"`, `FAIL table "public"."materials"`, "FAIL slot", "WARN retained WAL", "WARN maxmemory-policy",
 	}
 	if diff := cmp.Diff(want, found.bad()); diff != "" || code != 1 {
 		t.Fatalf("exit code %d, findings (-want +got):\n%s", code, diff)
@@ -197,7 +197,7 @@ func TestDoctorMends(t *testing.T) {
 		s.script(found.mend(check))
 	}
 	for _, c := range found.Checks {
-		if c.Check == "table public.materials" {
+		if c.Check == `table "public"."materials"` {
 			s.script(c.Mend)
 		}
 	}

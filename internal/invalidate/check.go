@@ -12,24 +12,23 @@ import (
 	"walkey/internal/cdc"
 )
 
-// A Finding is something in the catalog that does not go with the rules.
-type Finding struct {
-	Table   cdc.Table // zero: the publication as a whole
-	Fatal   bool      // changes would be missed, or refused by the server; else only more is deleted than need be
-	Problem string
-	SQL     string // mends it; empty when the rules are what is wrong
-}
+// Severity says how bad a Finding is.
+type Severity string
 
-// String gives the finding and its mend in one line.
-func (f Finding) String() string {
-	text := f.Problem
-	if f.Table != (cdc.Table{}) {
-		text = f.Table.String() + ": " + text
-	}
-	if f.SQL != "" {
-		text += "; to mend it: " + f.SQL
-	}
-	return text
+// The severities.
+const (
+	// Warning: every change still deletes its keys, though with more deletes than would be needed.
+	Warning Severity = "warning"
+	// Failure: changes do not reach the stream, or the database refuses them, or a rule names what is not there.
+	Failure Severity = "failure"
+)
+
+// Finding is something between rules, tables and publication that a person should mend.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	Subject  string   `json:"subject"` // a table or the publication, as SQL names it
+	Problem  string   `json:"problem"`
+	SQL      string   `json:"sql,omitempty"` // mends it; empty when SQL is not what it takes
 }
 
 // Check holds the rules against the catalog: whether the publication sends every change of every table, whether the
@@ -84,7 +83,7 @@ func (p publicationEntry) alter(format string, args ...any) string {
 func (p publicationEntry) check() []Finding {
 	if p.exists && !p.everyKind {
 		return []Finding{{
-			Fatal: true, Problem: fmt.Sprintf("publication %s does not publish every kind of change", p.name),
+			Severity: Failure, Subject: pgx.Identifier{p.name}.Sanitize(), Problem: "the publication does not send every kind of change",
 			SQL: p.alter("SET (publish = 'insert, update, delete, truncate')"),
 		}}
 	}
@@ -135,7 +134,7 @@ func (t tableEntry) check(wanted []string, p publicationEntry) []Finding {
 	name := pgx.Identifier{t.table.Schema, t.table.Name}.Sanitize()
 	var found []Finding
 	fatal := func(sql, format string, args ...any) {
-		found = append(found, Finding{Table: t.table, Fatal: true, Problem: fmt.Sprintf(format, args...), SQL: sql})
+		found = append(found, Finding{Severity: Failure, Subject: name, Problem: fmt.Sprintf(format, args...), SQL: sql})
 	}
 	if !t.exists {
 		fatal("", "the rules name it, but it does not exist")
@@ -153,7 +152,7 @@ func (t tableEntry) check(wanted []string, p publicationEntry) []Finding {
 		fatal(full, "it has no replica identity, so that the server refuses a published update or delete")
 	case t.identity != "f":
 		if outside := without(wanted, t.keyed); len(outside) > 0 {
-			found = append(found, Finding{Table: t.table, SQL: full, Problem: "its replica identity does not hold the old value of " +
+			found = append(found, Finding{Severity: Warning, Subject: name, SQL: full, Problem: "its replica identity does not hold the old value of " +
 				strings.Join(outside, ", ") + ": a change deletes every key of the patterns that need it"})
 		}
 	}
@@ -166,7 +165,7 @@ func (t tableEntry) check(wanted []string, p publicationEntry) []Finding {
 // checkPublished compares the table with the publication.
 func (t tableEntry) checkPublished(wanted []string, p publicationEntry, name string) (found []Finding) {
 	fatal := func(sql, format string, args ...any) {
-		found = append(found, Finding{Table: t.table, Fatal: true, Problem: fmt.Sprintf(format, args...), SQL: sql})
+		found = append(found, Finding{Severity: Failure, Subject: name, Problem: fmt.Sprintf(format, args...), SQL: sql})
 	}
 	anew := p.alter("DROP TABLE %s", name) + " " + p.alter("ADD TABLE %s", name)
 	switch {
@@ -181,7 +180,7 @@ func (t tableEntry) checkPublished(wanted []string, p publicationEntry, name str
 	}
 	generated := without(wanted, without(wanted, t.generated))
 	if !p.generatedToo && len(generated) > 0 {
-		f := Finding{Table: t.table, Problem: "generated columns are not sent: " + strings.Join(generated, ", ") + ": a change deletes every key of the patterns that need them"}
+		f := Finding{Severity: Warning, Subject: name, Problem: "generated columns are not sent: " + strings.Join(generated, ", ") + ": a change deletes every key of the patterns that need them"}
 		if p.everyGenerated {
 			f.SQL = p.alter("SET (publish_generated_columns = stored)")
 		}
