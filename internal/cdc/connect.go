@@ -55,7 +55,7 @@ func (o Options) connectCatalog(ctx context.Context) (*pgx.Conn, error) {
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["lock_timeout"] = "0"
 	conn, err := pgx.ConnectConfig(ctx, config)
-	if pooler := throughPooler(err); pooler != nil {
+	if pooler := PoolerRefusal(err); pooler != nil {
 		return nil, pooler
 	}
 	if err != nil {
@@ -86,7 +86,7 @@ func (o Options) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	if hasCode(err, codeInsufficientPrivilege) {
 		return nil, replicationRight(config.User, err)
 	}
-	if pooler := throughPooler(err); pooler != nil {
+	if pooler := PoolerRefusal(err); pooler != nil {
 		return nil, pooler
 	}
 	if err != nil {
@@ -119,7 +119,7 @@ func (o Options) start(ctx context.Context, catalog *pgx.Conn, session Session) 
 
 func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.Conn, session Session) (*Stream, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
-	if pooler := throughPooler(err); pooler != nil {
+	if pooler := PoolerRefusal(err); pooler != nil {
 		return nil, pooler
 	}
 	if err != nil {

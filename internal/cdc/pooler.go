@@ -16,21 +16,21 @@ const (
 	codeSyntaxError       = "42601"
 )
 
-// throughPooler tells a pooler's refusal from the server's: PgBouncer takes none but a few startup parameters, and where
-// it was told to ignore "replication" the server takes the commands of replication for SQL.
-func throughPooler(err error) error {
+// ErrPooler: the URL does not lead to the server itself. Only another URL mends it.
+var ErrPooler = errors.New("DATABASE_URL leads to a pooler (PgBouncer or the like), which does not let the invalidator through; name the Postgres server's own host and port")
+
+// PoolerRefusal gives ErrPooler for an answer that a pooler brings about, else nil: PgBouncer takes none but a few startup
+// parameters, and where it was told to ignore "replication" the server takes the commands of replication for SQL. The
+// answer itself is dropped: which parameter it names is chance.
+func PoolerRefusal(err error) error {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
 		return nil
 	}
 	switch {
 	case e.Code == codeProtocolViolation && strings.Contains(e.Message, "unsupported startup parameter"),
-		e.Code == codeProtocolViolation && strings.Contains(e.Message, "pgbouncer"),
 		e.Code == codeSyntaxError && strings.Contains(e.Message, "IDENTIFY_SYSTEM"):
-		return &SetupError{
-			Problem: "DATABASE_URL leads to a pooler (PgBouncer or the like), which does not let the invalidator through; name the Postgres server's own host and port",
-			Cause:   err,
-		}
+		return ErrPooler
 	}
 	return nil
 }
@@ -46,7 +46,7 @@ func ThroughPooler(ctx context.Context, conn *pgx.Conn) (bool, error) {
 }
 
 // Probe opens a replication connection as a stream would and closes it again: whether the role, pg_hba.conf and
-// whatever stands between let it. The error is a *SetupError when a person must mend it.
+// whatever stands between let it. The error is a *SetupError or ErrPooler when a person must mend it.
 func Probe(ctx context.Context, databaseURL string) error {
 	o, err := Options{
 		DatabaseURL: databaseURL, Slot: "probe", Publication: "probe", Tables: []Table{{}}, Columns: func(Table) []string { return nil },
@@ -60,7 +60,7 @@ func Probe(ctx context.Context, databaseURL string) error {
 	}
 	defer hangUp(conn)
 	if _, err := pglogrepl.IdentifySystem(ctx, conn); err != nil {
-		if pooler := throughPooler(err); pooler != nil {
+		if pooler := PoolerRefusal(err); pooler != nil {
 			return pooler
 		}
 		return fmt.Errorf("identify the system: %w", err)

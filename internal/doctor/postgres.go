@@ -73,6 +73,7 @@ func examinePostgres(ctx context.Context, o Options) (*postgres, error) {
 		return nil, errors.New("the connection string can't be read") // it may hold a password
 	}
 	config.RuntimeParams["application_name"] = "walkey doctor"
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // each statement its own, also where a pooler deals them out
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err

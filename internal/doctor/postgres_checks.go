@@ -25,10 +25,12 @@ func postgresConnection(f *facts) []Result {
 	return fail(connectionMend(f.postgresErr), "%v", f.postgresErr)
 }
 
+const ownAddress = "let DATABASE_URL name the Postgres server's own host and port, not a pooler's"
+
 // connectionMend says what to do about a server that can't be reached.
 func connectionMend(err error) string {
-	if setup := (*cdc.SetupError)(nil); errors.As(err, &setup) {
-		return setup.SQL
+	if errors.Is(err, cdc.ErrPooler) {
+		return ownAddress
 	}
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
 		switch pg.Code {
@@ -42,7 +44,7 @@ func connectionMend(err error) string {
 		case "3D000":
 			return "name a database that exists in DATABASE_URL"
 		case "08P01":
-			return "let DATABASE_URL name the Postgres server's own host and port, not a pooler's"
+			return ownAddress
 		}
 	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
@@ -53,7 +55,7 @@ func connectionMend(err error) string {
 
 func pooler(f *facts) []Result {
 	if f.postgres.pooled {
-		return warn("let DATABASE_URL name the Postgres server's own host and port",
+		return warn(ownAddress,
 			"something between here and the server makes up process ids, as a pooler does; one that shares connections breaks the invalidator")
 	}
 	return pass("connected to the server itself")
@@ -139,11 +141,7 @@ func replicationConnection(f *facts) []Result {
 		return pass("opened one")
 	}
 	if setup := (*cdc.SetupError)(nil); errors.As(err, &setup) {
-		mend := setup.SQL
-		if mend == "" {
-			mend = connectionMend(setup.Cause)
-		}
-		return fail(mend, "%s", setup.Problem)
+		return fail(setup.SQL, "%s", setup.Problem)
 	}
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "53300" {
 		return fail("ALTER SYSTEM SET max_wal_senders = 20; -- and restart the server", "%v", err)

@@ -50,6 +50,9 @@ func connectPrimary(ctx context.Context, url string) (*primary, error) {
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_session_timeout"] = "0"
 	conn, err := pgx.ConnectConfig(ctx, config)
+	if pooler := cdc.PoolerRefusal(err); pooler != nil {
+		return nil, pooler
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the primary: %w", err)
 	}
