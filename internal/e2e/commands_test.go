@@ -130,7 +130,9 @@ func TestSetupDoctorTeardown(t *testing.T) {
 	if out := s.must(nil, "invalidator", "setup"); strings.Count(out, ": done") != 2 {
 		t.Errorf("the first setup:\n%s", out)
 	}
-	var again struct{ Steps []struct{ What, State string } }
+	var again struct {
+		Steps []struct{ What, State string }
+	}
 	if err := json.Unmarshal([]byte(s.must(nil, "invalidator", "setup", "--json")), &again); err != nil {
 		t.Fatal(err)
 	}
