@@ -198,7 +198,9 @@ func TestTeardown(t *testing.T) {
 		t.Errorf("while the slot is held: %v, asked %d times", err, asked)
 	}
 	f.close()
-	eventually(t, "the slot is free", func() bool { return d.query(`SELECT active::text FROM pg_replication_slots WHERE slot_name = $1`, d.slot) == "false" })
+	eventually(t, "the slot is free", func() bool {
+		return d.query(`SELECT active::text FROM pg_replication_slots WHERE slot_name = $1`, d.slot) == "false"
+	})
 	left := func() string {
 		return d.query(`SELECT (SELECT count(*) FROM pg_publication) || ' ' || (SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1)`, d.slot)
 	}

@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -179,6 +180,20 @@ func TestWithoutServers(t *testing.T) {
 		}
 		if counts[Fail] != 2 || counts[Skip] != len(checks)-2 || !strings.Contains(r.Checks[0].Mend, test.mend) {
 			t.Errorf("%v: %v, mend %q", test.err, counts, r.Checks[0].Mend)
+		}
+	}
+}
+
+// Each finding can be looked up.
+func TestChecksAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range checks {
+		if !strings.Contains(string(text), "\n| "+c.name+" | ") {
+			t.Errorf("docs/operations.md does not say how to mend %q", c.name)
 		}
 	}
 }
