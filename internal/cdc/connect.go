@@ -23,6 +23,9 @@ const (
 	codeAdminShutdown          = "57P01"
 )
 
+// connectTimeout is what a connection may take at least, however short the sender's time-out is.
+const connectTimeout = 5 * time.Second
+
 func hasCode(err error, code string) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && e.Code == code
@@ -35,8 +38,9 @@ func (o Options) parseURL() (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, &SetupError{Problem: "the database URL is not of the form postgres://user:password@host:port/database"}
 	}
-	if config.ConnectTimeout == 0 || config.ConnectTimeout > o.SenderTimeout {
-		config.ConnectTimeout = o.SenderTimeout
+	// For a connection the server has to start a process, which takes longer than a sign of life on a busy machine.
+	if most := max(o.SenderTimeout, connectTimeout); config.ConnectTimeout == 0 || config.ConnectTimeout > most {
+		config.ConnectTimeout = most
 	}
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "walkey"
