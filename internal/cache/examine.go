@@ -97,7 +97,7 @@ func (s *Server) read(info map[string]string) {
 // serverTime reads the answer to TIME: seconds and microseconds.
 func serverTime(answer []string) (time.Time, error) {
 	if len(answer) != 2 {
-		return time.Time{}, fmt.Errorf("Valkey's time has %d parts", len(answer))
+		return time.Time{}, fmt.Errorf("time of Valkey has %d parts", len(answer))
 	}
 	seconds, err1 := strconv.ParseInt(answer[0], 10, 64)
 	micros, err2 := strconv.ParseInt(answer[1], 10, 64)
