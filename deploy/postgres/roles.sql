@@ -4,8 +4,9 @@
 --   api          reads and writes rows: `api serve`
 --   invalidator  may replicate, and can't read a single table: `invalidator run`, `invalidator doctor`
 --
--- Run it by psql (15 or later) in the database that Walkey uses, as a superuser or, on a managed server, as its administrator, before the
--- first migration. It can be repeated: roles, passwords and grants are brought to what is written here.
+-- Run it by psql (15 or later) in the database that Walkey uses, before the first migration: as a superuser, as the administrator of a
+-- managed server, or from Postgres 16 on as the owner of the database with CREATEROLE and REPLICATION.
+-- It can be repeated: roles, passwords and grants are brought to what is written here.
 --
 --   OWNER_PASSWORD=… API_PASSWORD=… INVALIDATOR_PASSWORD=… psql -X -d "$DATABASE_URL" -f roles.sql
 --
