@@ -63,7 +63,11 @@ func TestSetup(t *testing.T) {
 				if test.want == nil {
 					lines = append(lines, StepPresent+" publication walkey")
 				}
-				return append(lines, fmt.Sprintf("%s slot %s SELECT pg_create_logical_replication_slot('%[2]s', 'pgoutput');", state, d.slot))
+				arguments := "'pgoutput'"
+				if embeddedtest.SharedPostgres(t).Version() >= 17 {
+					arguments += ", temporary => false, twophase => false, failover => true"
+				}
+				return append(lines, fmt.Sprintf("%s slot %s SELECT pg_create_logical_replication_slot('%[2]s', %s);", state, d.slot, arguments))
 			}
 			o.DryRun = true
 			for range 2 { // the first has changed nothing

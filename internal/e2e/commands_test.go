@@ -105,9 +105,9 @@ func TestSetupDoctorTeardown(t *testing.T) {
 	dry := s.must(nil, "invalidator", "setup", "--dry-run")
 	for _, sql := range []string{
 		`CREATE PUBLICATION "walkey" FOR TABLE "public"."editors", "public"."materials" WITH (publish_via_partition_root = true);`,
-		`SELECT pg_create_logical_replication_slot('walkey', 'pgoutput');`,
+		`SELECT pg_create_logical_replication_slot('walkey', 'pgoutput'`, // more follows from Postgres 17 on
 	} {
-		if !strings.Contains(dry, sql+"\n") {
+		if !strings.Contains(dry, "\n"+sql) {
 			t.Errorf("the dry run does not print %s:\n%s", sql, dry)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"walkey/internal/embedded/embeddedtest"
 )
 
 // While a commit hangs for a synchronous standby that is away, readers see the old row, from the cache too; others'
@@ -18,8 +20,7 @@ func TestCommitThatHangs(t *testing.T) {
 	api.waitHit(detailPath(1))
 	api.waitHit(detailPath(2))
 
-	s.psql("alter system set synchronous_standby_names = 'ghost'")
-	s.psql("select pg_reload_conf()")
+	embeddedtest.HoldCommits(t, s.postgres)
 	transactions := invalidator.metric("walkey_transactions_total")
 	hanging := s.connect()
 	committed := make(chan error, 1)
@@ -57,8 +58,7 @@ func TestCommitThatHangs(t *testing.T) {
 	default:
 	}
 
-	mustExec(t, quick, "alter system reset synchronous_standby_names")
-	mustExec(t, quick, "select pg_reload_conf()")
+	embeddedtest.ReleaseCommits(t, s.postgres)
 	if err := <-committed; err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"testing"
+
+	"walkey/internal/embedded/embeddedtest"
 )
 
 // A transaction that changes many rows goes through in pieces. What it changed is fresh when it is through, and so is what
@@ -72,8 +74,7 @@ func TestLargeTransactionThatHangs(t *testing.T) {
 	mustExec(t, conn, "insert into materials (title, is_active) select 'old', i = 1 from generate_series(1, $1) i", rows)
 	settle(t, s)
 	api.waitHit(detailPath(1))
-	s.psql("alter system set synchronous_standby_names = 'ghost'")
-	s.psql("select pg_reload_conf()")
+	embeddedtest.HoldCommits(t, s.postgres)
 	transactions := invalidator.metric("walkey_transactions_total")
 	committed := make(chan error, 1)
 	go func() {
@@ -84,8 +85,7 @@ func TestLargeTransactionThatHangs(t *testing.T) {
 	if a := api.waitHit(detailPath(1)); !hasTitle("old")(a) {
 		t.Errorf("while the commit hangs: %s", a)
 	}
-	s.psql("alter system reset synchronous_standby_names")
-	s.psql("select pg_reload_conf()")
+	embeddedtest.ReleaseCommits(t, s.postgres)
 	if err := <-committed; err != nil {
 		t.Fatal(err)
 	}

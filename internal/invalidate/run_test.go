@@ -198,8 +198,7 @@ func oldAfterHang(t *testing.T, switches Switches) bool {
 	b := setup(t)
 	b.run(switches)
 	b.stored(1, "old")
-	b.exec("alter system set synchronous_standby_names = 'ghost'")
-	b.exec("select pg_reload_conf()")
+	embeddedtest.HoldCommits(b.t, b.postgres)
 	before := b.metrics.received.Load()
 	hanging := b.connect()
 	committed := make(chan error, 1)
@@ -212,8 +211,7 @@ func oldAfterHang(t *testing.T, switches Switches) bool {
 	b.exec("update t set title = 'newer' where id = 2")
 	b.stored(2, "newer")
 	b.stored(1, "old") // nobody can read the new row yet
-	b.exec("alter system reset synchronous_standby_names")
-	b.exec("select pg_reload_conf()")
+	embeddedtest.ReleaseCommits(b.t, b.postgres)
 	if err := <-committed; err != nil {
 		t.Fatal(err)
 	}
