@@ -29,7 +29,8 @@ type Options struct {
 // Switches turn mechanisms off, so that tests can show what each is for. They are
 // for tests alone.
 type Switches struct {
-	NoGate bool // delete as soon as a commit is delivered, visible or not
+	NoGate   bool // delete as soon as a commit is delivered, visible or not
+	NoResync bool // go on after a gap as if nothing had been missed
 }
 
 const (

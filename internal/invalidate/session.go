@@ -135,11 +135,14 @@ func (s *session) begin(ctx context.Context) error {
 		return err
 	}
 	reason := gap(old, &s.note, source.SlotCreated, source.WALEnd)
+	if s.opts.Switches.NoResync {
+		reason = ""
+	}
 	if reason != "" {
 		if err := s.resynchronise(ctx, reason); err != nil {
 			return err
 		}
-	} else {
+	} else if old != nil {
 		s.note.lsn = max(s.note.lsn, old.lsn)
 	}
 	s.queue.position = source.Confirmed // what committed before it was deleted by an earlier session, or just now
