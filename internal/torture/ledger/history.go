@@ -1,7 +1,10 @@
 package ledger
 
 import (
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -153,10 +156,10 @@ type Fault string
 
 // Faults of answers.
 const (
-	Unknown  Fault = "never committed"    // a state that no COMMIT was sent for
-	Torn     Fault = "torn"               // states that were never true together
+	Unknown  Fault = "never committed" // a state that no COMMIT was sent for
+	Torn     Fault = "torn"            // states that were never true together
 	Old      Fault = "too old"
-	Backward Fault = "back in time"       // a state before one that the same client had seen
+	Backward Fault = "back in time"           // a state before one that the same client had seen
 	Differs  Fault = "not what Postgres says" // after quiescence
 )
 
@@ -205,4 +208,29 @@ func (h *History) torn(chosen map[int]int) bool {
 		}
 	}
 	return slices.ContainsFunc(ended, func(n int) bool { return slices.Contains(made, n) })
+}
+
+// Explain says, for each id of an answer, which of its states it was and what came after it: for a human who looks into a violation.
+func (h *History) Explain(a Answer) string {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var text strings.Builder
+	ids := slices.Sorted(maps.Keys(a.States))
+	for _, id := range ids {
+		state := a.States[id]
+		spans := h.spans[id]
+		i := h.at(id, state, a.Ended)
+		if i < 0 {
+			fmt.Fprintf(&text, "%d: %q was not sent before; ", id, state)
+			continue
+		}
+		fmt.Fprintf(&text, "%d: %q (change %d at %s, ", id, state, spans[i].by, spans[i].from.Sub(a.Began))
+		if spans[i].open() {
+			text.WriteString("true)")
+		} else {
+			fmt.Fprintf(&text, "until change %d at %s)", spans[i].until, spans[i].to.Sub(a.Began))
+		}
+		fmt.Fprintf(&text, " of %d; ", len(spans)-i)
+	}
+	return text.String()
 }

@@ -32,6 +32,11 @@ func (v *View) Saw(h *History, a Answer, stored bool) {
 	}
 }
 
+// Behind is History.Behind for what was seen so far, without a copy of it.
+func (v *View) Behind(h *History, a Answer) (stored, any bool) {
+	return h.Behind(Floor{v.stored, v.any}, a)
+}
+
 // Behind says whether an answer shows, for some id, a state that is older than one seen before: than one that was stored, and than
 // any at all.
 func (h *History) Behind(f Floor, a Answer) (stored, any bool) {
