@@ -223,6 +223,7 @@ func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 		if f.err = c.load(f.ctx, f.load, &content); f.err == nil {
 			f.value = loadedValue(content, fill, c.decoded)
 			loaded = true
+			c.kept.drop(f.at) // it may be older than what the passengers get
 		}
 	}()
 	if !ours {

@@ -185,32 +185,36 @@ func (h *History) Age(a Answer) (time.Duration, Fault) {
 				t, again = s.to, true
 			}
 		}
-	}
-	if h.torn(chosen) {
-		return 0, Torn
+		if !again {
+			// The uncertain moments of a change overlap. Where it can't have happened and not happened, look before it.
+			if began, torn := h.torn(chosen); torn {
+				t, again = began.Add(-1), true
+			}
+		}
 	}
 	return max(0, a.Began.Sub(t)), ""
 }
 
-// torn says whether a change that made one of the states has ended another. The caller holds mu.
-func (h *History) torn(chosen map[int]int) bool {
+// torn says whether a change that made one of the states has ended another, and when its COMMIT was sent. The caller holds mu.
+func (h *History) torn(chosen map[int]int) (began time.Time, torn bool) {
 	if len(chosen) < 2 {
-		return false
+		return time.Time{}, false
 	}
-	var made, ended []int
+	ended := make([]int, 0, len(chosen))
 	for id, i := range chosen {
-		s := &h.spans[id][i]
-		if s.by != 0 {
-			made = append(made, s.by)
-		}
-		if s.until != 0 {
+		if s := &h.spans[id][i]; s.until != 0 {
 			ended = append(ended, s.until)
 		}
 	}
-	return slices.ContainsFunc(ended, func(n int) bool { return slices.Contains(made, n) })
+	for id, i := range chosen {
+		if s := &h.spans[id][i]; s.by != 0 && slices.Contains(ended, s.by) {
+			return s.from, true
+		}
+	}
+	return time.Time{}, false
 }
 
-// Explain says, for each id of an answer, which of its states it was and what came after it: for a human who looks into a violation.
+// Explain says, for each id whose state had been overwritten when the request began, which it was and when that happened: for a human who looks into a violation.
 func (h *History) Explain(a Answer) string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -224,13 +228,11 @@ func (h *History) Explain(a Answer) string {
 			fmt.Fprintf(&text, "%d: %q was not sent before; ", id, state)
 			continue
 		}
-		fmt.Fprintf(&text, "%d: %q (change %d at %s, ", id, state, spans[i].by, spans[i].from.Sub(a.Began))
-		if spans[i].open() {
-			text.WriteString("true)")
-		} else {
-			fmt.Fprintf(&text, "until change %d at %s)", spans[i].until, spans[i].to.Sub(a.Began))
+		if spans[i].open() || spans[i].to.After(a.Began) {
+			continue
 		}
-		fmt.Fprintf(&text, " of %d; ", len(spans)-i)
+		fmt.Fprintf(&text, "%d: %q (change %d at %s, ", id, state, spans[i].by, spans[i].from.Sub(a.Began))
+		fmt.Fprintf(&text, "until change %d at %s); ", spans[i].until, spans[i].to.Sub(a.Began))
 	}
 	return text.String()
 }

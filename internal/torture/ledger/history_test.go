@@ -73,6 +73,18 @@ func TestStatesThatWereNeverTrueTogether(t *testing.T) {
 	}
 }
 
+// Absent is absent, however often: an answer from before a row came is not taken for one from after it went.
+func TestAbsentTwice(t *testing.T) {
+	t.Parallel()
+	type states = map[int]ledger.State
+	h := ledger.NewHistory(start, states{1: "o1", 2: ledger.Absent})
+	h.Begin(at(10), states{2: "a2"}).Committed(at(11))
+	h.Begin(at(12), states{1: "b1", 2: ledger.Absent}).Committed(at(13))
+	if age, fault := h.Age(answer(12.5, states{1: "o1", 2: ledger.Absent})); age != 1500*time.Millisecond || fault != "" {
+		t.Errorf("age %s, fault %q; want 1.5s and none", age, fault)
+	}
+}
+
 // A crash takes back an asynchronous commit, and one that was under way never comes.
 func TestRecovered(t *testing.T) {
 	t.Parallel()
