@@ -115,7 +115,7 @@ func TestWhatAFailedCallHasLoadedIsNotUsedAfterValkeyIsBack(t *testing.T) {
 func TestWithoutTrustWhatIsKeptGivesWayToAFlightThatLands(t *testing.T) {
 	t.Parallel()
 	c := bare()
-	c.flights = flights{gathering: make(map[Address]*flight), loading: make(map[string]*flight)}
+	c.flights = flights{gathering: make(map[Address]*flight), loading: make(map[permit]*flight)}
 	at := c.At("k")
 	s := newSource("first")
 	if got := fetch(t.Context(), c, at, s.load); got.body != "first" {

@@ -257,7 +257,7 @@ func (r *reading) judge(p *part, a address, status string, answer ledger.Answer,
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.suspects) < maxSuspects {
+	if oldest || len(r.suspects) < maxSuspects {
 		r.suspects = append(r.suspects, suspect{api: p.name, path: a.path, status: status, answer: answer, floor: floor})
 	}
 }

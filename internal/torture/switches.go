@@ -82,6 +82,9 @@ func (t tried) String() string {
 	for _, what := range sortedKeys(kinds) {
 		text += fmt.Sprintf("%d %s, ", kinds[what], what)
 	}
+	if len(t.violations) >= maxSuspects { // no more were kept
+		text = "more than " + text
+	}
 	return fmt.Sprintf("**%soldest answer %s**, after %d reads in round %d", text, t.worst.Round(10*time.Millisecond), t.reads, t.rounds)
 }
 

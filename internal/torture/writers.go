@@ -64,17 +64,28 @@ func startWriting(ctx context.Context, w *world, pace time.Duration) (*writing, 
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	s := &writing{world: w, pace: pace}
-	states := map[int]ledger.State{}
-	began := time.Now()
+	before, after := map[int]ledger.State{}, map[int]ledger.State{}
 	for slot := 1; slot <= slots; slot++ {
-		r := row{id: slot, title: fmt.Sprintf("%d.%s", slot, original), active: true}
-		if _, err := conn.Exec(ctx, "insert into materials (id, title, material_type) overriding system value values ($1, $2, $3)", r.id, r.title, kind(r.id)); err != nil {
+		before[slot], before[slot+moved] = ledger.Absent, ledger.Absent
+		after[slot] = fmt.Sprintf("%d.%s", slot, original)
+	}
+	s.history = ledger.NewHistory(time.Now(), before)
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for slot := 1; slot <= slots; slot++ {
+		r := row{id: slot, title: after[slot], active: true}
+		if _, err := tx.Exec(ctx, "insert into materials (id, title, material_type) overriding system value values ($1, $2, $3)", r.id, r.title, kind(r.id)); err != nil {
 			return nil, err
 		}
 		s.rows[slot] = r
-		states[slot], states[slot+moved] = r.title, ledger.Absent
 	}
-	s.history = ledger.NewHistory(began, states)
+	change := s.history.Begin(time.Now(), after)
+	if err := tx.Commit(ctx); err != nil {
+		return nil, err
+	}
+	change.Committed(time.Now())
 	return s, nil
 }
 
