@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
-
-	"walkey/internal/faultproxy"
 )
 
 // mechanism is one part of the protocol with a schedule in which it is what stands between a reader and an old value.
@@ -90,7 +89,9 @@ func (t tried) String() string {
 
 // try runs a schedule round after round; without the mechanism until the first violation.
 func (o runOptions) try(ctx context.Context, m mechanism, off bool) (t tried, err error) {
-	o.onlyDetail = m.detail
+	if m.detail { // and nobody else loads
+		o.onlyDetail, o.world.apis = true, 1
+	}
 	rounds := roundsOn
 	if off {
 		o.world.switches = []string{m.off}
@@ -135,29 +136,37 @@ func (r *run) hangOnce(ctx context.Context) error {
 func (r *run) lateLoad(ctx context.Context) error {
 	r.writing.turn.Lock()
 	defer r.writing.turn.Unlock()
-	link := r.world.apis[0].postgres
-	defer link.Release()
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	api := r.world.apis[0]
+	defer api.postgres.Release()
 	for range 2 {
-		if err := r.holdLoad(ctx, link); err != nil {
+		if err := r.holdLoad(ctx, api, &asking); err != nil {
 			return err
 		}
 	}
-	link.Release()
+	api.postgres.Release()
 	return r.quiet(ctx)
 }
 
-// holdLoad changes a row and holds the answer to the load that follows.
-func (r *run) holdLoad(ctx context.Context, link *faultproxy.Proxy) error {
-	link.HoldReplies(func(chunk []byte) bool { return chunk[0] == 'B' }) // Bind: a load by a statement that is prepared
-	if _, err := r.write(ctx, 1); err != nil {
+// holdLoad changes a row, has it loaded, and holds the answer to that load. Who asks waits for it in asking.
+func (r *run) holdLoad(ctx context.Context, api *part, asking *sync.WaitGroup) error {
+	api.postgres.HoldReplies(func(chunk []byte) bool { return chunk[0] == 'B' }) // Bind: a load by a statement that is prepared
+	id, err := r.write(ctx, 1)
+	if err != nil {
 		return err
 	}
-	select {
-	case <-link.Held():
-	case <-time.After(time.Second): // another load was quicker to store the row
-	case <-ctx.Done():
+	for range 20 {
+		asking.Go(func() { _, _ = api.ask(ctx, fmt.Sprintf("/api/materials/%d/", id)) }) // the readers may all wait for an earlier load
+		select {
+		case <-api.postgres.Held():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return nil
+	return nil // it was loaded by a statement that was not prepared yet
 }
 
 // freezeInvalidators freezes both while rows change.
