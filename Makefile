@@ -4,6 +4,8 @@ GO        ?= go
 BENCH     ?= .
 BENCHTIME ?= 1s
 FUZZTIME  ?= 10s
+MINUTES   ?= 1
+SEED      ?= 0
 
 # The tools, at the versions that the code is clean with.
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
@@ -14,7 +16,7 @@ GOLANGCI    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: servers bin/local ## Show that a row edited in psql is fresh in the API, and how fast
@@ -36,6 +38,18 @@ test: test-setup ## Run all tests with the race detector, on real servers (TESTF
 bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
+.PHONY: torture
+torture: servers bin/torture ## Break everything and judge every answer (MINUTES=1, SEED= of a run to repeat)
+	@bin/torture -minutes $(MINUTES) -seed $(SEED)
+
+.PHONY: torture-switches
+torture-switches: servers bin/torture ## Show what each mechanism is for: with it, and without it
+	@bin/torture -switches
+
+.PHONY: model
+model: ## Search the model of the protocol through, with two writers (minutes, a gigabyte of memory)
+	$(GO) test -v -timeout 30m -run TestWithAllMechanisms ./internal/protocol -full
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for a while (FUZZTIME=10s)
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' cmd deploy internal | xargs -n 1 dirname | sort -u); do \
@@ -51,6 +65,7 @@ lint: ## Check format, code and import rules
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	$(STATICCHECK) ./...
+	$(GO) vet -tags torture ./cmd/... ./internal/program
 	$(GOLANGCI) run
 
 .PHONY: fmt
@@ -72,3 +87,6 @@ test-setup:
 .PHONY: bin/local
 bin/local:
 	@CGO_ENABLED=0 $(GO) build -o $@ ./deploy/local
+.PHONY: bin/torture
+bin/torture:
+	@CGO_ENABLED=0 $(GO) build -o $@ ./internal/torture

@@ -256,10 +256,10 @@ func (r *run) postgresAnswers(ctx context.Context) error {
 
 // hang lets commits wait for a standby that does not exist. Nobody holds a lock then that readers wait for.
 func (r *run) hang(ctx context.Context, d time.Duration) error {
+	r.writing.turn.Lock() // whoever truncates is done
 	r.writing.noTruncate.Store(true)
+	r.writing.turn.Unlock()
 	defer r.writing.noTruncate.Store(false)
-	r.writing.turn.Lock()   // whoever truncates is done
-	r.writing.turn.Unlock() //nolint:staticcheck // nothing but that is wanted
 	if err := r.configure(ctx, "alter system set synchronous_standby_names = 'nobody'"); err != nil {
 		return err
 	}
