@@ -2,12 +2,14 @@ package protocol
 
 import "fmt"
 
-// Bounds of the model. Time passes in ticks.
-const (
-	changes   = 2             // of the row; version 0 is there from the beginning
-	staleness = 2             // ticks
-	old       = staleness + 1 // as the age of a value: too old
-	useless   = staleness     // as the age of a reading: it proves nothing any more
+// changes of the row there are at most; version 0 is there from the beginning.
+const changes = 2
+
+// Time passes in ticks. TestMain sets how many are the bound.
+var (
+	staleness uint64
+	old       uint64 // the age of a value that is too old; no age is counted further
+	useless   uint64 // the age of a reading that proves nothing any more
 )
 
 // mechanisms say which parts of the protocol are off.
@@ -326,7 +328,7 @@ var steps = []step{
 		s.receive()
 		issued := s.reading - 1
 		s.reading = 0
-		proved := uint64(useless)
+		proved := useless
 		switch {
 		case !s.seen:
 			s.seen, s.before = true, useless
