@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // run is a world with writers, readers and faults.
@@ -161,6 +163,11 @@ func (r *run) write(ctx context.Context, slot int) (id int, err error) {
 		return 0, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
+	return r.writeBy(ctx, conn, slot)
+}
+
+// writeBy is write by a connection of the caller's.
+func (r *run) writeBy(ctx context.Context, conn *pgx.Conn, slot int) (id int, err error) {
 	t := transaction{rows: map[int]row{}}
 	r.writing.alter(&t, slot, 99)
 	if !t.rows[slot].active {

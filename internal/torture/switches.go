@@ -132,7 +132,8 @@ func (r *run) hangOnce(ctx context.Context) error {
 	return r.quiet(ctx)
 }
 
-// lateLoad holds up the answer that a load gets, deletes what it loads, holds up the load that comes then, and lets both go.
+// lateLoad holds up the answer that a load gets, deletes what it loads, lets the load that comes then wait in Postgres, and lets the
+// first go before the second.
 func (r *run) lateLoad(ctx context.Context) error {
 	r.writing.turn.Lock()
 	defer r.writing.turn.Unlock()
@@ -140,12 +141,34 @@ func (r *run) lateLoad(ctx context.Context) error {
 	defer asking.Wait()
 	api := r.world.apis[0]
 	defer api.postgres.Release()
-	for range 2 {
-		if err := r.holdLoad(ctx, api, &asking); err != nil {
+	if err := r.holdLoad(ctx, api, &asking); err != nil {
+		return err
+	}
+	conn, err := r.world.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	id, err := r.writeBy(ctx, conn, 1)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "begin; lock table materials"); err != nil {
+		return err
+	}
+	for range 10 { // the readers may all wait for the first load
+		asking.Go(func() { _, _ = api.ask(ctx, fmt.Sprintf("/api/materials/%d/", id)) })
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
 	api.postgres.Release()
+	if err := pause(ctx, 100*time.Millisecond); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "rollback"); err != nil {
+		return err
+	}
 	return r.quiet(ctx)
 }
 
