@@ -5,6 +5,8 @@ BENCH     ?= .
 BENCHTIME ?= 1s
 BACKLOG_ROWS ?= 1000000
 FUZZTIME  ?= 10s
+MINUTES   ?= 1
+SEED      ?= 0
 
 # The tools, at the versions that the code is clean with.
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
@@ -15,7 +17,7 @@ GOLANGCI    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: servers bin/local ## Show that a row edited in psql is fresh in the API, and how fast
@@ -41,6 +43,18 @@ test-versions: test-setup ## Run the tests that depend on Postgres on 17 and 18 
 bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s, BACKLOG_ROWS=1000000)
 	BACKLOG_ROWS=$(BACKLOG_ROWS) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
+.PHONY: torture
+torture: servers bin/torture ## Break everything and judge every answer (MINUTES=1, SEED= of a run to repeat)
+	@bin/torture -minutes $(MINUTES) -seed $(SEED)
+
+.PHONY: torture-switches
+torture-switches: servers bin/torture ## Show what each mechanism is for: with it, and without it
+	@bin/torture -switches
+
+.PHONY: model
+model: ## Search the model of the protocol through, with two writers (minutes, a gigabyte of memory)
+	$(GO) test -v -timeout 30m -run TestWithAllMechanisms ./internal/protocol -full
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for a while (FUZZTIME=10s)
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' cmd deploy internal | xargs -n 1 dirname | sort -u); do \
@@ -56,6 +70,7 @@ lint: ## Check format, code and import rules
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	$(STATICCHECK) ./...
+	$(GO) vet -tags torture ./cmd/... ./internal/program
 	$(GOLANGCI) run
 
 .PHONY: fmt
@@ -78,3 +93,6 @@ test-setup:
 .PHONY: bin/local
 bin/local:
 	@CGO_ENABLED=0 $(GO) build -o $@ ./deploy/local
+.PHONY: bin/torture
+bin/torture:
+	@CGO_ENABLED=0 $(GO) build -o $@ ./internal/torture

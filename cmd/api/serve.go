@@ -65,6 +65,9 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := applySwitches(&options, p.Environ); err != nil {
+		return err
+	}
 	// What is opened here outlives ctx: requests that are being drained still need it.
 	store, err := api.OpenStore(context.WithoutCancel(ctx), c.DatabaseURL)
 	if err != nil {

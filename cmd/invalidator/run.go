@@ -40,13 +40,24 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	if err != nil {
 		return err
 	}
+	following := invalidate.Options{
+		DatabaseURL: c.DatabaseURL,
+		Slot:        c.Names.SlotName,
+		Publication: c.Names.PublicationName,
+		Rules:       c.Rules.parsed,
+		Metrics:     invalidate.NewMetrics(),
+		Logger:      log,
+	}
+	if err := applySwitches(&following, p.Environ); err != nil {
+		return err
+	}
 	eraser, err := cache.OpenEraser(options)
 	if err != nil {
 		return fmt.Errorf("open Valkey: %w", err)
 	}
 	defer eraser.Close()
-	metrics := invalidate.NewMetrics()
-	server, err := program.Listen(ctx, program.ServerOptions{Name: "health and metrics", Addr: c.InvalidatorAddr, Handler: handler(metrics), Logger: log})
+	following.Eraser = eraser
+	server, err := program.Listen(ctx, program.ServerOptions{Name: "health and metrics", Addr: c.InvalidatorAddr, Handler: handler(following.Metrics), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -54,17 +65,7 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx) })
-	group.Go(func() error {
-		return invalidate.Run(ctx, invalidate.Options{
-			DatabaseURL: c.DatabaseURL,
-			Slot:        c.Names.SlotName,
-			Publication: c.Names.PublicationName,
-			Rules:       c.Rules.parsed,
-			Eraser:      eraser,
-			Metrics:     metrics,
-			Logger:      log,
-		})
-	})
+	group.Go(func() error { return invalidate.Run(ctx, following) })
 	if err := group.Wait(); err != nil {
 		return err
 	}

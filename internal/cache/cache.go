@@ -85,7 +85,7 @@ func Open(o Options) (*Cache, error) {
 		tokens:     newTokens(o.Switches.NoTokenPerLoad),
 		decoded:    newDecodedBodies(o.LocalBytes / 4),
 		kept:       keptValues{max: o.MaxStaleness, limit: o.LocalBytes / 4, byAt: make(map[Address]*keptValue)},
-		flights:    flights{gathering: make(map[Address]*flight), loading: make(map[string]*flight)},
+		flights:    flights{gathering: make(map[Address]*flight), loading: make(map[permit]*flight)},
 		singles:    singles{byAt: make(map[Address]*single)},
 	}
 	c.life, c.stop = context.WithCancel(context.Background())

@@ -54,7 +54,13 @@ const (
 type flights struct {
 	mu        sync.Mutex
 	gathering map[Address]*flight // guarded by mu: their loads have not begun
-	loading   map[string]*flight  // guarded by mu: by the lease under which they load
+	loading   map[permit]*flight  // guarded by mu: by the lease under which they load
+}
+
+// permit is a lease where it lies.
+type permit struct {
+	at    Address
+	lease string
 }
 
 // board finds the flight for a request that has read lease under an address, or nothing (an empty lease). caused says that
@@ -64,7 +70,7 @@ func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, lo
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if lease != "" {
-		if f := fs.loading[lease]; f != nil {
+		if f := fs.loading[permit{at, lease}]; f != nil {
 			return f, false
 		}
 	}
@@ -89,7 +95,7 @@ func (c *Cache) departs(f *flight, lease string) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	delete(fs.gathering, f.at)
-	fs.loading[lease] = f
+	fs.loading[permit{f.at, lease}] = f
 }
 
 // lands ends a flight that did not load.
@@ -187,7 +193,7 @@ func (c *Cache) underWay(f *flight, lease string) bool {
 	fs := &c.flights
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	other := fs.loading[lease]
+	other := fs.loading[permit{f.at, lease}]
 	if other == nil {
 		return false
 	}
@@ -210,8 +216,8 @@ func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 	defer func() {
 		c.flights.mu.Lock()
 		defer c.flights.mu.Unlock()
-		if c.flights.loading[lease] == f {
-			delete(c.flights.loading, lease)
+		if c.flights.loading[permit{f.at, lease}] == f {
+			delete(c.flights.loading, permit{f.at, lease})
 		}
 	}()
 	var content Content
@@ -223,6 +229,7 @@ func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 		if f.err = c.load(f.ctx, f.load, &content); f.err == nil {
 			f.value = loadedValue(content, fill, c.decoded)
 			loaded = true
+			c.kept.drop(f.at) // it may be older than what the passengers get
 		}
 	}()
 	if !ours {

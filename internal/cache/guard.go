@@ -19,8 +19,9 @@ type guard struct {
 	trust atomic.Pointer[trust]
 	down  atomic.Bool  // the last reading of the heartbeat failed
 	beat  atomic.Int64 // when a heartbeat was last seen to rise; 0 is never
-	// How often trust was won. What was loaded without trust before it was won is not used after it is lost again:
-	// in between newer values may have been served.
+	// How often trust was won or renewed. What was loaded past the cache before is not used after it is lost (again):
+	// in between newer values may have been served from the cache. Trust need not have been lost in between: a single
+	// call that fails goes past the cache, too.
 	won atomic.Uint64
 
 	mu     sync.Mutex
@@ -113,11 +114,10 @@ func (g *guard) saw(epoch uint64, issued, now time.Duration, number, origin uint
 		if t != nil {
 			until = max(until, t.until)
 		}
-		if t == nil || now >= t.until {
-			g.won.Add(1)
-		}
+		g.won.Add(1)
 		g.trust.Store(&trust{epoch: g.epoch, until: until})
 	case t != nil && t.memoryOnly:
+		g.won.Add(1)
 		g.trust.Store(&trust{epoch: g.epoch, until: t.until})
 	}
 }

@@ -82,6 +82,57 @@ func TestWithoutTrustAnOldLoadIsNotShared(t *testing.T) {
 	}
 }
 
+// A call that fails goes past the cache although trust lasts. What it has loaded is not used once values from the cache may
+// have been served again: they may have been newer.
+func TestWhatAFailedCallHasLoadedIsNotUsedAfterValkeyIsBack(t *testing.T) {
+	t.Parallel()
+	c := bare()
+	c.guard.max = time.Hour
+	at := c.At("k")
+	s := newSource("first")
+	step := func(want string) {
+		t.Helper()
+		value, outcome, err := c.bypass(t.Context(), at, s.load, BypassDown)
+		if err != nil || string(value.body) != want || outcome != BypassDown {
+			t.Errorf("%q %s %v, want %q", value.body, outcome, err, want)
+		}
+	}
+	epoch := c.guard.reading()
+	for n := range uint64(3) {
+		c.guard.saw(epoch, c.now(), c.now(), 100+n, 100)
+	}
+	if c.guard.current(c.now()) == nil {
+		t.Fatal("there is no trust")
+	}
+	c.guard.failed(epoch)
+	step("first")
+	s.set("second")
+	step("first") // Valkey still does not answer
+	c.guard.saw(epoch, c.now(), c.now(), 102, 100)
+	step("second")
+}
+
+// Whoever has come aboard a flight before trust was lost gets what it has loaded, and nothing older afterwards.
+func TestWithoutTrustWhatIsKeptGivesWayToAFlightThatLands(t *testing.T) {
+	t.Parallel()
+	c := bare()
+	c.flights = flights{gathering: make(map[Address]*flight), loading: make(map[permit]*flight)}
+	at := c.At("k")
+	s := newSource("first")
+	if got := fetch(t.Context(), c, at, s.load); got.body != "first" {
+		t.Fatalf("%+v", got)
+	}
+	s.set("second")
+	f := &flight{at: at, load: s.load, ctx: t.Context(), loaded: make(chan struct{})}
+	c.loadUnder(f, "lease", c.tokens.next(), false)
+	if string(f.value.body) != "second" {
+		t.Fatalf("the flight has loaded %q", f.value.body)
+	}
+	if got := fetch(t.Context(), c, at, s.load); got.body != "second" {
+		t.Errorf("after the flight: %+v", got)
+	}
+}
+
 func TestWithoutTrustErrorsAreNotKept(t *testing.T) {
 	t.Parallel()
 	c := bare()

@@ -92,7 +92,7 @@ func flushed(b *testing.B, conn *pgx.Conn) (end string) {
 }
 
 // receive reads up to end with pg_recvlogical.
-func (s *stack) receive(end string) time.Duration {
+func (s *servers) receive(end string) time.Duration {
 	s.t.Helper()
 	command := exec.Command(filepath.Join(s.postgres.Bin(), "pg_recvlogical"), "-d", s.url, "-S", "floor", "--start", "--no-loop", "-f", "/dev/null",
 		"-E", end, "-o", "proto_version=1", "-o", "publication_names=walkey")
@@ -104,10 +104,10 @@ func (s *stack) receive(end string) time.Duration {
 }
 
 // workOff starts an invalidator and waits until it has confirmed end.
-func (s *stack) workOff(conn *pgx.Conn, end string) (time.Duration, *program) {
+func (s *servers) workOff(conn *pgx.Conn, end string) (time.Duration, *program) {
 	s.t.Helper()
 	began := time.Now()
-	p := s.launch("invalidator", "INVALIDATOR_ADDR", nil)
+	p := s.launch("invalidator", nil)
 	for done := false; !done; {
 		err := conn.QueryRow(s.t.Context(), "select confirmed_flush_lsn >= $1::pg_lsn from pg_replication_slots where slot_name = 'walkey'", end).Scan(&done)
 		if err != nil {

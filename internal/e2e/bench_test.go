@@ -46,7 +46,7 @@ func BenchmarkCommitToFresh(b *testing.B) {
 }
 
 // measure overwrites row 1, calls after, and asks until the answer is fresh.
-func measure(b *testing.B, s *stack, api *program, after func()) {
+func measure(b *testing.B, s *servers, api *program, after func()) {
 	conn := s.connect()
 	mustExec(b, conn, "insert into materials (id, title) values (1, 'first') on conflict do nothing")
 	api.waitHit(detailPath(1))

@@ -14,7 +14,7 @@ const listPath = "/api/materials/"
 func detailPath(id int) string { return fmt.Sprintf("/api/materials/%d/", id) }
 
 // seed puts in materials named by their titles, with ids from 1 on.
-func (s *stack) seed(titles ...string) {
+func (s *servers) seed(titles ...string) {
 	s.t.Helper()
 	for _, title := range titles {
 		s.psql("insert into materials (title, material_type) values ('" + title + "', 'article')")
@@ -123,18 +123,18 @@ func TestProgramsWaitForTheirServers(t *testing.T) {
 	if err := s.valkey.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	api := s.launch("api", "API_ADDR", []string{"API_ADMIN_ADDR=127.0.0.1:0"})
-	invalidator := s.launch("invalidator", "INVALIDATOR_ADDR", nil)
+	api := s.launch("api", []string{"API_ADMIN_ADDR=127.0.0.1:0"})
+	invalidator := s.launch("invalidator", nil)
 	for _, p := range []*program{api, invalidator} {
-		eventually(t, p.name+" answers healthz", func() error {
-			response, err := client.Get(p.base + "/healthz")
+		eventually(t, p.Name+" answers healthz", func() error {
+			response, err := client.Get(p.Base + "/healthz")
 			if err != nil {
 				return err
 			}
 			return response.Body.Close()
 		})
 		if p.ready() == nil {
-			t.Errorf("%s is ready without Postgres", p.name)
+			t.Errorf("%s is ready without Postgres", p.Name)
 		}
 	}
 	if err := s.postgres.Restart(t.Context()); err != nil {

@@ -22,7 +22,7 @@ type outcome struct {
 }
 
 // command runs a sub-command to its end, without a terminal. env is added to its environment.
-func (s *stack) command(env []string, name string, args ...string) outcome {
+func (s *servers) command(env []string, name string, args ...string) outcome {
 	s.t.Helper()
 	var stdout, stderr bytes.Buffer
 	c := exec.CommandContext(s.t.Context(), filepath.Join(programs, name), args...)
@@ -39,7 +39,7 @@ func (s *stack) command(env []string, name string, args ...string) outcome {
 }
 
 // must runs a sub-command that has to succeed, and gives what it printed.
-func (s *stack) must(env []string, name string, args ...string) string {
+func (s *servers) must(env []string, name string, args ...string) string {
 	s.t.Helper()
 	o := s.command(env, name, args...)
 	if o.code != 0 {
@@ -49,7 +49,7 @@ func (s *stack) must(env []string, name string, args ...string) string {
 }
 
 // script runs SQL by psql, each statement in a transaction of its own.
-func (s *stack) script(sql string, args ...string) {
+func (s *servers) script(sql string, args ...string) {
 	s.t.Helper()
 	c := exec.CommandContext(s.t.Context(), "psql", append([]string{"-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", s.url}, args...)...)
 	c.Stdin = strings.NewReader(sql)
@@ -64,7 +64,7 @@ type diagnosis struct {
 }
 
 // doctor runs doctor and gives what it found and its exit code.
-func (s *stack) doctor(env []string, args ...string) (diagnosis, int) {
+func (s *servers) doctor(env []string, args ...string) (diagnosis, int) {
 	s.t.Helper()
 	o := s.command(env, "invalidator", append([]string{"doctor", "--json", "--sample=100ms"}, args...)...)
 	var d diagnosis

@@ -56,7 +56,7 @@ func TestTranscriptsOfTheAPI(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		shell := exec.CommandContext(ctx, "sh", "-c", strings.ReplaceAll(command, "localhost:8080", strings.TrimPrefix(api.base, "http://")))
+		shell := exec.CommandContext(ctx, "sh", "-c", strings.ReplaceAll(command, "localhost:8080", strings.TrimPrefix(api.Base, "http://")))
 		shell.Dir, shell.Env = dir, environ
 		out, err := shell.Output()
 		if err != nil {

@@ -18,12 +18,12 @@ const editorPassword = "correct horse"
 
 // editor is somebody's session, which any api of the stack knows.
 type editor struct {
-	s      *stack
+	s      *servers
 	cookie string
 }
 
 // addEditor adds an editor by the program's own command.
-func (s *stack) addEditor(name string) {
+func (s *servers) addEditor(name string) {
 	s.t.Helper()
 	command := exec.Command(filepath.Join(programs, "api"), "user", "add", name)
 	command.Env = append(os.Environ(), "DATABASE_URL="+s.url)
@@ -33,7 +33,7 @@ func (s *stack) addEditor(name string) {
 	}
 }
 
-func (s *stack) login(at *program, name string) editor {
+func (s *servers) login(at *program, name string) editor {
 	s.t.Helper()
 	body := fmt.Sprintf(`{"username":%q,"password":%q}`, name, editorPassword)
 	status, header, text, err := editor{s: s}.do(at, http.MethodPost, "/api/session/", body)
@@ -45,7 +45,7 @@ func (s *stack) login(at *program, name string) editor {
 }
 
 func (e editor) do(at *program, method, path, body string) (status int, header http.Header, text string, err error) {
-	request, err := http.NewRequestWithContext(e.s.t.Context(), method, at.base+path, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(e.s.t.Context(), method, at.Base+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, "", err
 	}

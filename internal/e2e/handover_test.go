@@ -13,7 +13,7 @@ import (
 // active gives an error unless the program follows the stream.
 func active(p *program) error {
 	if p.metric("walkey_active") != 1 {
-		return errors.New(p.name + " does not follow the stream")
+		return errors.New(p.Name + " does not follow the stream")
 	}
 	return nil
 }
@@ -104,16 +104,16 @@ func TestFastShutdownOfThePrimary(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
-		fault func(*stack)
+		fault func(*servers)
 	}{
-		{"idle", func(*stack) {}},
-		{"Valkey is down", func(s *stack) {
+		{"idle", func(*servers) {}},
+		{"Valkey is down", func(s *servers) {
 			if err := s.valkey.Kill(); err != nil {
 				s.t.Fatal(err)
 			}
 			s.psql("update materials set title = 'not deleted'")
 		}},
-		{"Valkey is frozen", func(s *stack) {
+		{"Valkey is frozen", func(s *servers) {
 			if err := s.valkey.Signal(syscall.SIGSTOP); err != nil {
 				s.t.Fatal(err)
 			}

@@ -77,7 +77,7 @@ func atLeast(p *program, metric string, want float64) error {
 }
 
 // settle waits until what was committed so far is deleted.
-func settle(t testing.TB, s *stack) {
+func settle(t testing.TB, s *servers) {
 	t.Helper()
 	conn := s.connect()
 	var end string

@@ -134,7 +134,7 @@ func reading(t testing.TB, h *history, apis ...*program) (stop func() reader) {
 }
 
 // writing overwrites row 1 until stop is called.
-func (s *stack) writing(h *history, pause time.Duration) (stop func()) {
+func (s *servers) writing(h *history, pause time.Duration) (stop func()) {
 	s.t.Helper()
 	conn := s.connect()
 	ctx, cancel := context.WithCancel(s.t.Context())
@@ -154,7 +154,7 @@ func (s *stack) writing(h *history, pause time.Duration) (stop func()) {
 }
 
 // versioned puts in row 1 with version 1.
-func (s *stack) versioned() *history {
+func (s *servers) versioned() *history {
 	s.t.Helper()
 	s.seed("v1")
 	h := &history{}

@@ -13,7 +13,7 @@ import (
 )
 
 // proxy puts a proxy before target that ends with the test.
-func (s *stack) proxy(target string) *faultproxy.Proxy {
+func (s *servers) proxy(target string) *faultproxy.Proxy {
 	s.t.Helper()
 	p, err := faultproxy.Listen(s.t.Context(), target)
 	if err != nil {
@@ -28,12 +28,12 @@ func (s *stack) proxy(target string) *faultproxy.Proxy {
 }
 
 // proxyPostgres puts a proxy before Postgres; through gives the database's URL by it.
-func (s *stack) proxyPostgres() *faultproxy.Proxy {
+func (s *servers) proxyPostgres() *faultproxy.Proxy {
 	s.t.Helper()
 	return s.proxy(net.JoinHostPort(freeport.Host, strconv.Itoa(s.postgres.Port())))
 }
 
-func (s *stack) through(link *faultproxy.Proxy) string {
+func (s *servers) through(link *faultproxy.Proxy) string {
 	return strings.Replace(s.url, ":"+strconv.Itoa(s.postgres.Port())+"/", ":"+strconv.Itoa(link.Port())+"/", 1)
 }
 

@@ -12,10 +12,11 @@ import (
 
 	"walkey/internal/child"
 	"walkey/internal/freeport"
+	"walkey/internal/stack"
 )
 
 // pooler starts PgBouncer before the stack's server and gives the URL through it.
-func (s *stack) pooler(settings string) string {
+func (s *servers) pooler(settings string) string {
 	s.t.Helper()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
@@ -41,7 +42,7 @@ func (s *stack) pooler(settings string) string {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Getuid() {
 		user = &syscall.Credential{Uid: stat.Uid, Gid: stat.Gid}
 	}
-	log := &logBuffer{}
+	log := &stack.Log{}
 	process, err := child.Start(child.Command{Path: program, Args: []string{config}, Dir: folder, Env: []string{"PATH=" + os.Getenv("PATH")}, Output: log, User: user})
 	if err != nil {
 		s.t.Fatal(err)
@@ -51,7 +52,7 @@ func (s *stack) pooler(settings string) string {
 			s.t.Errorf("kill PgBouncer: %v", err)
 		}
 		if s.t.Failed() {
-			s.t.Logf("PgBouncer said:\n%s", log.tail())
+			s.t.Logf("PgBouncer said:\n%s", log.Tail())
 		}
 	})
 	addr := net.JoinHostPort(freeport.Host, strconv.Itoa(port))
@@ -87,10 +88,10 @@ func TestPooler(t *testing.T) {
 			if !warned || !failed || code != 1 {
 				t.Errorf("doctor: exit code %d, %+v", code, found)
 			}
-			follower := s.launch("invalidator", "INVALIDATOR_ADDR", through)
+			follower := s.launch("invalidator", through)
 			eventually(t, "the invalidator tells", func() error {
-				if !strings.Contains(follower.log.String(), told) {
-					return fmt.Errorf("it says:\n%s", follower.log.tail())
+				if !strings.Contains(follower.Log.String(), told) {
+					return fmt.Errorf("it says:\n%s", follower.Log.Tail())
 				}
 				return nil
 			})

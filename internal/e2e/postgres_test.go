@@ -15,9 +15,9 @@ func TestCrashTakesACommitBack(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
-		crash func(*stack)
+		crash func(*servers)
 	}{
-		{"the whole server", func(s *stack) {
+		{"the whole server", func(s *servers) {
 			if err := s.postgres.Shutdown(s.t.Context(), "immediate"); err != nil {
 				s.t.Fatal(err)
 			}
@@ -25,7 +25,7 @@ func TestCrashTakesACommitBack(t *testing.T) {
 				s.t.Fatal(err)
 			}
 		}},
-		{"one backend", func(s *stack) {
+		{"one backend", func(s *servers) {
 			// The postmaster then ends all others and starts anew, and keeps its own start time.
 			if err := syscall.Kill(int(s.connect().PgConn().PID()), syscall.SIGKILL); err != nil {
 				s.t.Fatal(err)

@@ -21,7 +21,7 @@ func TestReadmeBlocksRun(t *testing.T) {
 	invalidator := s.startInvalidator()
 	s.seed("one", "two", "three")
 	api.waitHit(detailPath(1))
-	here := strings.NewReplacer("http://localhost:8080", api.base, "http://localhost:8081", invalidator.base)
+	here := strings.NewReplacer("http://localhost:8080", api.Base, "http://localhost:8081", invalidator.Base)
 	blocks := 0
 	for _, block := range strings.Split(string(text), "\n```sh\n")[1:] {
 		script, _, closed := strings.Cut(block, "\n```")

@@ -21,7 +21,7 @@ const (
 )
 
 // rolesScript runs deploy/postgres/roles.sql.
-func (s *stack) rolesScript() {
+func (s *servers) rolesScript() {
 	s.t.Helper()
 	c := exec.CommandContext(s.t.Context(), "psql", "-X", "-d", s.url, "-f", "../../deploy/postgres/roles.sql")
 	c.Env = append(os.Environ(), "OWNER_PASSWORD="+ownerSecret, "API_PASSWORD="+apiSecret, "INVALIDATOR_PASSWORD="+invalidatorSecret)
@@ -46,7 +46,7 @@ func keepsSecrets(t testing.TB, who, text string) {
 }
 
 // requireTLS makes the server take Walkey's roles by TLS alone, with a password, the invalidator with a certificate too.
-func (s *stack) requireTLS(ca *authority) {
+func (s *servers) requireTLS(ca *authority) {
 	s.t.Helper()
 	dir := s.postgres.SocketDir()
 	cert, key := ca.issue(dir, "server")
@@ -73,7 +73,7 @@ hostssl postgres  walkey_invalidator  127.0.0.1/32  scram-sha-256 clientcert=ver
 }
 
 // secureURL leads to the server as a role, by TLS with the server verified.
-func (s *stack) secureURL(role, password string, parameters ...string) string {
+func (s *servers) secureURL(role, password string, parameters ...string) string {
 	values := url.Values{"sslmode": {"verify-full"}}
 	for i := 0; i < len(parameters); i += 2 {
 		values.Set(parameters[i], parameters[i+1])
@@ -161,6 +161,6 @@ func TestRoles(t *testing.T) {
 		keepsSecrets(t, "doctor with "+refused.name, o.stdout+o.stderr)
 	}
 	keepsSecrets(t, "Postgres", s.postgres.Log())
-	keepsSecrets(t, "api", service.log.String())
-	keepsSecrets(t, "invalidator", follower.log.String())
+	keepsSecrets(t, "api", service.Log.String())
+	keepsSecrets(t, "invalidator", follower.Log.String())
 }

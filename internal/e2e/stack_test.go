@@ -10,10 +10,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,10 +19,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
-	"walkey/internal/child"
 	"walkey/internal/embedded"
 	"walkey/internal/embedded/embeddedtest"
-	"walkey/internal/freeport"
+	"walkey/internal/stack"
 )
 
 // patience is how long a test waits for what should come in a moment, on a machine that is busy with other tests.
@@ -44,14 +41,12 @@ func run(m *testing.M) int {
 	defer func() { _ = os.RemoveAll(folder) }()
 	programs = folder
 	flag.Parse()
-	arguments := []string{"build", "-o", folder + string(filepath.Separator)}
-	if flag.Lookup("test.bench").Value.String() == "" {
-		arguments = append(arguments, "-race") // what is measured is what is shipped
+	flags := []string{"-race"}
+	if flag.Lookup("test.bench").Value.String() != "" {
+		flags = nil // what is measured is what is shipped
 	}
-	build := exec.Command("go", append(arguments, "walkey/cmd/api", "walkey/cmd/invalidator")...)
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the programs:", err)
+	if err := stack.Build(context.Background(), folder, flags...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	code := m.Run()
@@ -65,8 +60,8 @@ func run(m *testing.M) int {
 	return code
 }
 
-// stack is one database, one Valkey and the programs that a test starts upon them.
-type stack struct {
+// servers are one database, one Valkey and the programs that a test starts upon them.
+type servers struct {
 	t         testing.TB
 	postgres  *embedded.Postgres
 	url       string // of the database
@@ -75,72 +70,57 @@ type stack struct {
 }
 
 // newStack starts private servers with settings for Postgres.
-func newStack(t testing.TB, settings ...string) *stack {
+func newStack(t testing.TB, settings ...string) *servers {
 	t.Helper()
 	postgres := embeddedtest.Postgres(t, settings...)
-	return &stack{t: t, postgres: postgres, url: postgres.URL(), valkey: embeddedtest.Valkey(t), staleness: 2 * time.Second}
+	return &servers{t: t, postgres: postgres, url: postgres.URL(), valkey: embeddedtest.Valkey(t), staleness: 2 * time.Second}
 }
 
 // program is a running api or invalidator.
 type program struct {
-	*child.Process
-	t    testing.TB
-	name string
-	base string // URL of what it serves
-	log  *logBuffer
+	*stack.Program
+	t testing.TB
 }
 
 // startAPI starts an api and waits until it is ready. env is added to its environment.
-func (s *stack) startAPI(env ...string) *program {
+func (s *servers) startAPI(env ...string) *program {
 	s.t.Helper()
-	return s.start("api", "API_ADDR", append([]string{"API_ADMIN_ADDR=127.0.0.1:0", "API_COOKIE_SECURE=false"}, env...))
+	return s.start("api", append([]string{"API_ADMIN_ADDR=127.0.0.1:0", "API_COOKIE_SECURE=false"}, env...))
 }
 
 // startInvalidator starts an invalidator and waits until it is ready.
-func (s *stack) startInvalidator(env ...string) *program {
+func (s *servers) startInvalidator(env ...string) *program {
 	s.t.Helper()
-	return s.start("invalidator", "INVALIDATOR_ADDR", env)
+	return s.start("invalidator", env)
 }
 
-func (s *stack) start(name, addrVariable string, env []string) *program {
+func (s *servers) start(name string, env []string) *program {
 	s.t.Helper()
-	p := s.launch(name, addrVariable, env)
-	eventually(s.t, name+" is ready", func() error {
-		if !p.Running() {
-			return fmt.Errorf("%s ended: %v", name, p.Err())
-		}
-		return p.ready()
-	})
+	p := s.launch(name, env)
+	eventually(s.t, name+" is ready", p.ready)
 	return p
 }
 
 // launch starts a program without waiting for it.
-func (s *stack) launch(name, addrVariable string, env []string) *program {
+func (s *servers) launch(name string, env []string) *program {
 	s.t.Helper()
-	port, err := freeport.Pick()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	addr := freeport.Host + ":" + strconv.Itoa(port)
-	p := &program{t: s.t, name: name, base: "http://" + addr, log: &logBuffer{}}
-	p.Process, err = child.Start(child.Command{
-		Path: filepath.Join(programs, name), Dir: s.t.TempDir(), Output: p.log,
+	started, err := stack.Start(stack.Command{
+		Folder: programs, Name: name, Dir: s.t.TempDir(),
 		Env: append([]string{
-			"PATH=" + os.Getenv("PATH"),
 			"DATABASE_URL=" + s.url,
 			"VALKEY_HOST=" + s.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(s.valkey.Port()),
 			"MAX_STALENESS=" + s.staleness.String(),
 			"LOG_FORMAT=json", "GORACE=exitcode=66",
-			addrVariable + "=" + addr,
 		}, env...),
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	p := &program{Program: started, t: s.t}
 	s.t.Cleanup(func() {
 		p.stop()
 		if s.t.Failed() {
-			s.t.Logf("%s (pid %d) said:\n%s", name, p.PID(), p.log.tail())
+			s.t.Logf("%s (pid %d) said:\n%s", name, p.PID(), p.Log.Tail())
 		}
 	})
 	return p
@@ -155,10 +135,10 @@ func (p *program) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := p.Stop(ctx, syscall.SIGTERM); err != nil {
-		p.t.Errorf("stop %s: %v", p.name, err)
+		p.t.Errorf("stop %s: %v", p.Name, err)
 	}
 	if err := p.Err(); err != nil {
-		p.t.Errorf("%s ended with %v after SIGTERM, want exit code 0", p.name, err)
+		p.t.Errorf("%s ended with %v after SIGTERM, want exit code 0", p.Name, err)
 	}
 }
 
@@ -166,28 +146,18 @@ func (p *program) stop() {
 func (p *program) kill() {
 	p.t.Helper()
 	if err := p.Kill(); err != nil {
-		p.t.Fatalf("kill %s: %v", p.name, err)
+		p.t.Fatalf("kill %s: %v", p.Name, err)
 	}
 }
 
 func (p *program) signal(s syscall.Signal) {
 	p.t.Helper()
 	if err := p.Signal(s); err != nil {
-		p.t.Fatalf("%s to %s: %v", s, p.name, err)
+		p.t.Fatalf("%s to %s: %v", s, p.Name, err)
 	}
 }
 
-func (p *program) ready() error {
-	response, err := client.Get(p.base + "/readyz")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("readyz answers %s", response.Status)
-	}
-	return nil
-}
+func (p *program) ready() error { return p.Ready(p.t.Context(), client) }
 
 // client is used by all tests at the same time.
 var client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}}
@@ -228,7 +198,7 @@ func (a answer) titles() []string {
 // try asks api once.
 func (p *program) try(path string) (answer, error) {
 	a := answer{Began: time.Now()}
-	response, err := client.Get(p.base + path)
+	response, err := client.Get(p.Base + path)
 	if err != nil {
 		return a, err
 	}
@@ -275,7 +245,7 @@ func (p *program) waitFor(path, what string, wanted func(answer) bool) answer {
 // metric is the value of a metric of the program, summed over its labels.
 func (p *program) metric(name string) float64 {
 	p.t.Helper()
-	response, err := client.Get(p.base + "/metrics")
+	response, err := client.Get(p.Base + "/metrics")
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -304,7 +274,7 @@ func (p *program) metric(name string) float64 {
 }
 
 // psql runs SQL as somebody by hand would.
-func (s *stack) psql(sql string) {
+func (s *servers) psql(sql string) {
 	s.t.Helper()
 	command := exec.Command("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", s.url, "-c", sql)
 	if out, err := command.CombinedOutput(); err != nil {
@@ -313,7 +283,7 @@ func (s *stack) psql(sql string) {
 }
 
 // connect gives a connection of the test's own.
-func (s *stack) connect() *pgx.Conn {
+func (s *servers) connect() *pgx.Conn {
 	s.t.Helper()
 	conn, err := pgx.Connect(s.t.Context(), s.url)
 	if err != nil {
@@ -346,28 +316,4 @@ func eventually(t testing.TB, what string, check func() error) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-}
-
-// logBuffer keeps what a program says.
-type logBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder // guarded by mu
-}
-
-// Write implements io.Writer.
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *logBuffer) tail() string {
-	text := l.String()
-	return text[max(0, len(text)-6000):]
 }

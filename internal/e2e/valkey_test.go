@@ -14,7 +14,7 @@ import (
 )
 
 // ask sends one inline command to Valkey and gives the first line of the reply.
-func (s *stack) ask(command string) string {
+func (s *servers) ask(command string) string {
 	s.t.Helper()
 	conn, err := net.DialTimeout("tcp", s.valkey.Addr(), patience)
 	if err != nil {
@@ -87,13 +87,13 @@ func TestValkeyRestartedFromOldFile(t *testing.T) {
 		name     string
 		settings []string
 		// keep makes the state of now the one that comes back.
-		keep func(*stack) (restore func())
+		keep func(*servers) (restore func())
 	}{
-		{"RDB", nil, func(s *stack) func() {
+		{"RDB", nil, func(s *servers) func() {
 			s.ask("SAVE")
 			return func() {}
 		}},
-		{"append-only file", []string{"appendonly=yes", "appendfsync=always"}, func(s *stack) func() {
+		{"append-only file", []string{"appendonly=yes", "appendfsync=always"}, func(s *servers) func() {
 			present, kept := filepath.Join(s.valkey.Dir(), "appendonlydir"), filepath.Join(s.t.TempDir(), "kept")
 			if err := os.CopyFS(kept, os.DirFS(present)); err != nil {
 				s.t.Fatal(err)

@@ -31,8 +31,9 @@ type Options struct {
 // Switches turn mechanisms off, so that tests can show what each is for. They are
 // for tests alone.
 type Switches struct {
-	NoGate  bool // delete as soon as a commit is delivered, visible or not
-	NoWatch bool // do not look at the catalog
+	NoGate   bool // delete as soon as a commit is delivered, visible or not
+	NoWatch  bool // do not look at the catalog
+	NoResync bool // go on after a gap as if nothing had been missed
 }
 
 const (

@@ -147,11 +147,14 @@ func (s *session) begin(ctx context.Context) error {
 	if reason == slotIsNew {
 		reason += ": " + source.SlotReason
 	}
+	if s.opts.Switches.NoResync {
+		reason = ""
+	}
 	if reason != "" {
 		if err := s.resynchronise(ctx, reason); err != nil {
 			return err
 		}
-	} else {
+	} else if old != nil {
 		s.note.lsn = max(s.note.lsn, old.lsn)
 	}
 	if err := s.watch.begin(ctx, old); err != nil {

@@ -1,0 +1,8 @@
+//go:build !torture
+
+package main
+
+import "walkey/internal/invalidate"
+
+// applySwitches leaves every mechanism on. The torture run builds a program whose mechanisms can be switched off; this is not it.
+func applySwitches(*invalidate.Options, []string) error { return nil }
