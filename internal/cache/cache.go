@@ -34,6 +34,7 @@ type Cache struct {
 
 	prefix     string
 	heartbeat  string // full key
+	progress   string // full key
 	coding     byte
 	defaultTTL time.Duration
 	patience   time.Duration // for another process' load; waitForOther but in tests
@@ -41,6 +42,7 @@ type Cache struct {
 	start      time.Time // the monotonic clock's zero
 
 	guard   *guard
+	reached reached
 	waiters waiters
 	tokens  *tokens
 	decoded *decodedBodies
@@ -76,6 +78,7 @@ func Open(o Options) (*Cache, error) {
 	c := &Cache{
 		prefix:     o.Prefix,
 		heartbeat:  FullKey(o.Prefix, heartbeatName),
+		progress:   FullKey(o.Prefix, progressName),
 		coding:     coding,
 		defaultTTL: o.DefaultTTL,
 		patience:   waitForOther,

@@ -11,6 +11,7 @@ const (
 	MissRefused                  // loaded, and not stored
 	BypassDown                   // Valkey is not reachable: loaded, at most MaxStaleness ago
 	BypassGuard                  // nothing proves that Valkey's values are fresh: loaded, at most MaxStaleness ago
+	BypassToken                  // the request may not be answered with what is stored: loaded since it came
 	outcomes
 )
 
@@ -22,6 +23,7 @@ var outcomeTexts = [outcomes]string{
 	MissRefused:   "walkey; fwd=miss; detail=fill-refused",
 	BypassDown:    "walkey; fwd=bypass; detail=valkey-down",
 	BypassGuard:   "walkey; fwd=bypass; detail=stale-guard",
+	BypassToken:   "walkey; fwd=bypass; detail=consistency-token",
 }
 
 // String is the value of the Cache-Status field (RFC 9211).
@@ -30,4 +32,19 @@ func (o Outcome) String() string {
 		return outcomeTexts[o]
 	}
 	return "walkey"
+}
+
+// outcomeLines are the same as values of a header. They are never changed.
+var outcomeLines = func() (lines [outcomes][]string) {
+	for i, text := range outcomeTexts {
+		lines[i] = []string{text}
+	}
+	return lines
+}()
+
+func (o Outcome) header() []string {
+	if o < outcomes {
+		return outcomeLines[o]
+	}
+	return []string{o.String()}
 }

@@ -15,12 +15,14 @@ type counts struct {
 	missesCollapsed atomic.Uint64
 	bypassesDown    atomic.Uint64
 	bypassesGuard   atomic.Uint64
+	bypassesToken   atomic.Uint64
 	fillsStored     atomic.Uint64
 	fillsRefused    atomic.Uint64
 	fillErrors      atomic.Uint64
 	loads           atomic.Uint64
 	loading         atomic.Int64
 	waits           atomic.Uint64
+	waitsProgress   atomic.Uint64
 	malformed       atomic.Uint64
 	connects        atomic.Uint64
 	invalidations   atomic.Uint64
@@ -34,12 +36,14 @@ type Stats struct {
 	MissesCollapsed uint64 // requests that shared another's load
 	BypassesDown    uint64 // requests answered without Valkey because it was away
 	BypassesGuard   uint64 // and because values were not trusted
+	BypassesToken   uint64 // and because the request knew of a change
 	FillsStored     uint64 // loads whose value was stored
 	FillsRefused    uint64 // whose lease was gone
 	FillErrors      uint64 // where Valkey said no, or nothing
 	Loads           uint64 // calls of loaders
 	Loading         int64  // calls of loaders under way
 	Waits           uint64 // waits for another process' load
+	WaitsProgress   uint64 // waits for the deletes of a change that a request knew of
 	Malformed       uint64 // stored bytes that were no value
 	Connects        uint64 // attempts to connect the reader
 	Invalidations   uint64 // keys whose change Valkey has pushed, and losses of all local copies
@@ -59,12 +63,14 @@ func (c *Cache) Stats() Stats {
 		MissesCollapsed: n.missesCollapsed.Load(),
 		BypassesDown:    n.bypassesDown.Load(),
 		BypassesGuard:   n.bypassesGuard.Load(),
+		BypassesToken:   n.bypassesToken.Load(),
 		FillsStored:     n.fillsStored.Load(),
 		FillsRefused:    n.fillsRefused.Load(),
 		FillErrors:      n.fillErrors.Load(),
 		Loads:           n.loads.Load(),
 		Loading:         n.loading.Load(),
 		Waits:           n.waits.Load(),
+		WaitsProgress:   n.waitsProgress.Load(),
 		Malformed:       n.malformed.Load(),
 		Connects:        n.connects.Load(),
 		Invalidations:   n.invalidations.Load(),

@@ -19,6 +19,9 @@ const (
 	firstLook, slowestLook = 300 * time.Microsecond, 20 * time.Millisecond
 	// noteInterval bounds how often progress is noted and confirmed.
 	noteInterval = 20 * time.Millisecond
+	// progressInterval bounds how often a progress is published behind which nothing
+	// was deleted.
+	progressInterval = 5 * time.Millisecond
 	// A batch of busyBatch changes is followed by a rest.
 	busyBatch, restTime = 16, 3 * time.Millisecond
 	// roundKeys is how many keys are collected before they are deleted.
@@ -49,6 +52,9 @@ type session struct {
 	heart     heart
 	confirmed cdc.LSN // noted in Valkey and handed to the stream
 	noted     time.Time
+
+	published   cdc.LSN // the progress that readers are told
+	publishedAt time.Time
 
 	rest      *time.Timer // fires when enough may have come to be worth another step
 	resting   bool
@@ -129,6 +135,10 @@ func (s *session) begin(ctx context.Context) error {
 	s.heart.holder = newHolder()
 	if s.heart.beat, err = s.eraser.ClaimHeartbeat(ctx, s.heart.holder); err != nil {
 		return fmt.Errorf("claim the heartbeat: %w", err)
+	}
+	// Before anything is found out: positions of another history say nothing here.
+	if err := s.eraser.ClaimProgress(ctx, s.heart.holder); err != nil {
+		return fmt.Errorf("claim the progress: %w", err)
 	}
 	old, err := s.oldNote(ctx)
 	if err != nil {
@@ -263,8 +273,14 @@ func (s *session) step(ctx context.Context) error {
 		s.queue.put(batch, s.opts.Rules)
 		s.stream.Release(batch)
 	}
-	if len(s.queue.entries) > 0 {
+	erased := len(s.queue.entries) > 0
+	if erased {
 		if err := s.delete(ctx); err != nil {
+			return err
+		}
+	}
+	if erased || time.Since(s.publishedAt) >= progressInterval {
+		if err := s.publish(ctx); err != nil {
 			return err
 		}
 	}
@@ -391,6 +407,28 @@ func (s *session) lookAgain() {
 	s.lookAfter = min(2*s.lookAfter, slowestLook)
 }
 
+// publish tells readers how far the deletes have come. Who has written a change waits
+// for this, so it does not wait for the next note.
+func (s *session) publish(ctx context.Context) error {
+	mark := s.queue.watermark()
+	if mark <= s.published {
+		return nil
+	}
+	var refused error
+	_, err := persist(ctx, func(ctx context.Context) (int, error) {
+		err := s.eraser.SetProgress(ctx, s.heart.holder, uint64(mark))
+		if errors.Is(err, cache.ErrProgressRefused) {
+			refused, err = err, nil // it will be refused again
+		}
+		return 0, err
+	})
+	if err := errors.Join(err, refused); err != nil {
+		return fmt.Errorf("publish the progress: %w", err)
+	}
+	s.published, s.publishedAt = mark, time.Now()
+	return nil
+}
+
 // confirm notes the progress in Valkey and then confirms it to Postgres: in this
 // order, so that a confirmed position beyond the note betrays a foreign hand.
 func (s *session) confirm(ctx context.Context) error {
@@ -401,6 +439,9 @@ func (s *session) confirm(ctx context.Context) error {
 	if wait := noteInterval - time.Since(s.noted); wait > 0 {
 		s.noteTimer.Reset(wait)
 		return nil
+	}
+	if err := s.publish(ctx); err != nil {
+		return err
 	}
 	s.note.lsn = max(s.note.lsn, mark)
 	if err := s.writeNote(ctx); err != nil {
