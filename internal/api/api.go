@@ -22,6 +22,8 @@ type Cache interface {
 	Field(key, field string) cache.Address
 	// Fetch gives the value at an address, from the loader when there is none. Its error is the loader's, or ctx's.
 	Fetch(ctx context.Context, at cache.Address, ttl cache.TTL, load cache.Loader) (cache.Value, cache.Outcome, error)
+	// FetchSince is Fetch for who knows of a change that ended at a position in the WAL: the value is not older.
+	FetchSince(ctx context.Context, at cache.Address, ttl cache.TTL, since uint64, load cache.Loader) (cache.Value, cache.Outcome, error)
 	// Delete forgets what is stored at the addresses.
 	Delete(ctx context.Context, at ...cache.Address) error
 }

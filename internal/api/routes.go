@@ -36,6 +36,7 @@ func (a *API) routes(healthz, readyz http.Handler) http.Handler {
 	for path, methods := range allowed {
 		mux.Handle(path, a.chain("other", methodNotAllowed(methods)))
 	}
+	a.routeTypes(mux)
 	mux.Handle("/", a.chain("other", notFound))
 	return mux
 }

@@ -29,6 +29,10 @@ func (c stubCache) Fetch(ctx context.Context, _ cache.Address, _ cache.TTL, load
 	return cache.Value{}, 0, c.fetch(ctx, load)
 }
 
+func (c stubCache) FetchSince(ctx context.Context, _ cache.Address, _ cache.TTL, _ uint64, load cache.Loader) (cache.Value, cache.Outcome, error) {
+	return cache.Value{}, 0, c.fetch(ctx, load)
+}
+
 func stubbed(t *testing.T, fetch func(ctx context.Context, load cache.Loader) error) (*API, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)

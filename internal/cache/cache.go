@@ -13,6 +13,7 @@ import (
 // Content is what a loader gives: a body, which nobody changes any more, or the fact that there is nothing.
 type Content struct {
 	Body   []byte
+	Meta   []byte // what belongs to the body and is kept beside it, uncompressed; empty mostly
 	Absent bool
 }
 
