@@ -19,9 +19,8 @@ const (
 	firstLook, slowestLook = 300 * time.Microsecond, 20 * time.Millisecond
 	// noteInterval bounds how often progress is noted and confirmed.
 	noteInterval = 20 * time.Millisecond
-	// progressInterval bounds how often a progress is published behind which nothing
-	// was deleted.
-	progressInterval = 5 * time.Millisecond
+	// progressInterval bounds how often readers are told how far deletes have come.
+	progressInterval = 2 * time.Millisecond
 	// A batch of busyBatch changes is followed by a rest.
 	busyBatch, restTime = 16, 3 * time.Millisecond
 	// roundKeys is how many keys are collected before they are deleted.
@@ -61,6 +60,7 @@ type session struct {
 	look      *time.Timer // fires when invisible transactions are worth another look
 	lookAfter time.Duration
 	noteTimer *time.Timer // fires when a note that was put off is due
+	tell      *time.Timer // fires when a progress that was put off is to be published
 	round     map[string]struct{}
 	roundList []string
 }
@@ -209,7 +209,7 @@ func (s *session) deleteEverything(ctx context.Context) (int, error) {
 func (s *session) loop(ctx context.Context) error {
 	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
-	for _, timer := range []**time.Timer{&s.rest, &s.look, &s.noteTimer} {
+	for _, timer := range []**time.Timer{&s.rest, &s.look, &s.noteTimer, &s.tell} {
 		*timer = time.NewTimer(time.Hour)
 		(*timer).Stop()
 		defer (*timer).Stop()
@@ -219,7 +219,7 @@ func (s *session) loop(ctx context.Context) error {
 		return err
 	}
 	for {
-		ready := s.stream.Ready()
+		next, ready := s.step, s.stream.Ready()
 		if s.resting {
 			ready = nil
 		}
@@ -231,12 +231,14 @@ func (s *session) loop(ctx context.Context) error {
 			s.resting = false
 		case <-s.look.C:
 		case <-s.noteTimer.C:
+		case <-s.tell.C:
+			next = s.publish // no more: what comes meanwhile goes on gathering
 		case <-beat.C:
 			if err := s.prove(ctx); err != nil {
 				return err
 			}
 		}
-		if err := s.step(ctx); err != nil {
+		if err := next(ctx); err != nil {
 			if ctx.Err() != nil {
 				return s.drain(ctx)
 			}
@@ -273,16 +275,13 @@ func (s *session) step(ctx context.Context) error {
 		s.queue.put(batch, s.opts.Rules)
 		s.stream.Release(batch)
 	}
-	erased := len(s.queue.entries) > 0
-	if erased {
+	if len(s.queue.entries) > 0 {
 		if err := s.delete(ctx); err != nil {
 			return err
 		}
 	}
-	if erased || time.Since(s.publishedAt) >= progressInterval {
-		if err := s.publish(ctx); err != nil {
-			return err
-		}
+	if err := s.publishSoon(ctx); err != nil {
+		return err
 	}
 	if err := s.confirm(ctx); err != nil {
 		return err
@@ -407,8 +406,20 @@ func (s *session) lookAgain() {
 	s.lookAfter = min(2*s.lookAfter, slowestLook)
 }
 
-// publish tells readers how far the deletes have come. Who has written a change waits
-// for this, so it does not wait for the next note.
+// publishSoon publishes at once, or as soon as it may be done again. Who has written a
+// change waits for this, so it does not wait for the next note.
+func (s *session) publishSoon(ctx context.Context) error {
+	if s.queue.watermark() <= s.published {
+		return nil
+	}
+	if wait := progressInterval - time.Since(s.publishedAt); wait > 0 {
+		s.tell.Reset(wait)
+		return nil
+	}
+	return s.publish(ctx)
+}
+
+// publish tells readers how far the deletes have come.
 func (s *session) publish(ctx context.Context) error {
 	mark := s.queue.watermark()
 	if mark <= s.published {
