@@ -167,7 +167,6 @@ func (b *bundle) stored(at Address) (string, error) {
 type heart struct {
 	eraser  *Eraser
 	paused  atomic.Bool
-	resume  chan struct{}
 	claims  atomic.Int64
 	stop    context.CancelFunc
 	stopped sync.WaitGroup

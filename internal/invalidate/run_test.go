@@ -95,7 +95,19 @@ func (b *bundle) run(switches Switches) {
 // title is what the cache says row id's title is.
 func (b *bundle) title(id int) (string, cache.Outcome) {
 	b.t.Helper()
-	value, outcome, err := b.cache.Fetch(b.t.Context(), b.cache.At(fmt.Sprintf("t:%d", id)), cache.Lists, func(ctx context.Context) (cache.Content, error) {
+	return b.read(b.cache.Fetch(b.t.Context(), b.at(id), cache.Lists, b.load(id)))
+}
+
+// titleSince is what the cache says to someone who knows of a change that ended at a position in the WAL.
+func (b *bundle) titleSince(id int, since uint64) (string, cache.Outcome) {
+	b.t.Helper()
+	return b.read(b.cache.FetchSince(b.t.Context(), b.at(id), cache.Lists, since, b.load(id)))
+}
+
+func (b *bundle) at(id int) cache.Address { return b.cache.At(fmt.Sprintf("t:%d", id)) }
+
+func (b *bundle) load(id int) cache.Loader {
+	return func(ctx context.Context) (cache.Content, error) {
 		conn, err := pgx.Connect(ctx, b.url)
 		if err != nil {
 			return cache.Content{}, err
@@ -103,8 +115,15 @@ func (b *bundle) title(id int) (string, cache.Outcome) {
 		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 		var title string
 		err = conn.QueryRow(ctx, "select title from t where id = $1", id).Scan(&title)
-		return cache.Content{Body: []byte(title), Absent: errors.Is(err, pgx.ErrNoRows)}, err
-	})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return cache.Content{Absent: true}, nil
+		}
+		return cache.Content{Body: []byte(title)}, err
+	}
+}
+
+func (b *bundle) read(value cache.Value, outcome cache.Outcome, err error) (string, cache.Outcome) {
+	b.t.Helper()
 	if err != nil {
 		b.t.Fatal(err)
 	}
