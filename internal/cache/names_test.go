@@ -75,6 +75,7 @@ func TestOutcomesAreCacheStatus(t *testing.T) {
 	want := []string{
 		"walkey; hit; detail=local", "walkey; hit; detail=valkey", "walkey; fwd=miss; stored", "walkey; fwd=miss; collapsed",
 		"walkey; fwd=miss; detail=fill-refused", "walkey; fwd=bypass; detail=valkey-down", "walkey; fwd=bypass; detail=stale-guard",
+		"walkey; fwd=bypass; detail=consistency-token",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -301,9 +301,7 @@ func TestFailuresAreShared(t *testing.T) {
 	if n := s.asked.Load(); n > many { // who comes between two loads asks for another one
 		t.Errorf("the handler was asked %d times by %d", n, 2*many)
 	}
-	if n := s.kept(); n != 0 {
-		t.Errorf("%d fields are kept", n)
-	}
+	await10(t, "end of all leases", func() bool { return s.kept() == 0 })
 }
 
 // However many addresses there are, a group has a bounded number of fields, and all are answered.
@@ -327,7 +325,7 @@ func TestPagesWithoutValkey(t *testing.T) {
 	if err := s.b.valkey.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	s.b.awaitDistrust(s.cache)
+	await10(t, "loss of Valkey", func() bool { _, why := s.cache.Trusted(); return why == "valkey-down" })
 	w := s.ask("GET", "/")
 	if w.Code != 200 || w.Body.String() != "here" || w.Header().Get("Cache-Status") != "walkey; fwd=bypass; detail=valkey-down" {
 		t.Errorf("%d, %q, %v", w.Code, w.Body, w.Header())
