@@ -50,8 +50,7 @@ func (c *Cache) readHeartbeat() {
 		}
 		c.guard.saw(epoch, issued, c.now(), number, origin)
 		if value, err := replies[1].ToString(); err == nil {
-			position, _ := parseProgress(value)
-			c.reached.saw(epoch, position)
+			c.reached.saw(epoch, parseProgress(value))
 		}
 	}
 }

@@ -16,14 +16,14 @@ var ErrProgressRefused = errors.New("the progress was refused")
 // The progress is POSITION:HOLDER: every change that ended at or before the position in the WAL has been deleted from this
 // Valkey, by the holder or by one before it.
 
-// parseProgress reads the position.
-func parseProgress(value string) (position uint64, ok bool) {
-	text, _, ok := strings.Cut(value, ":")
-	if !ok {
-		return 0, false
-	}
+// parseProgress reads the position: 0, which every change is beyond, when there is none.
+func parseProgress(value string) (position uint64) {
+	text, _, _ := strings.Cut(value, ":")
 	position, err := strconv.ParseUint(text, 10, 64)
-	return position, err == nil
+	if err != nil {
+		return 0 // and not the greatest number, which is what ParseUint makes of one that is too large
+	}
+	return position
 }
 
 var claimProgress = rueidis.NewLuaScript(`#!lua flags=allow-oom

@@ -110,7 +110,6 @@ func (c *Cache) lookProgress(t *trust, now time.Duration) (ok bool) {
 	if err != nil && !rueidis.IsRedisNil(err) || !c.guard.holds(t, c.now()) {
 		return false
 	}
-	position, _ := parseProgress(value) // 0 when there is none
-	c.reached.saw(t.epoch, position)
+	c.reached.saw(t.epoch, parseProgress(value))
 	return true
 }

@@ -238,6 +238,18 @@ func TestProgressHasOneHolder(t *testing.T) {
 	}
 }
 
+func TestProgressMayBeAnything(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]uint64{
+		"": 0, ":": 0, "odd": 0, "-1:holder": 0, "18446744073709551616:holder": 0,
+		"0:holder": 0, "17:holder:x": 17, "18446744073709551615:": math.MaxUint64,
+	} {
+		if got := parseProgress(value); got != want {
+			t.Errorf("%q is %d, want %d", value, got, want)
+		}
+	}
+}
+
 // What a connection has shown is void with the next one.
 func TestProgressIsForgottenWithItsConnection(t *testing.T) {
 	t.Parallel()
