@@ -3,6 +3,7 @@
 GO        ?= go
 BENCH     ?= .
 BENCHTIME ?= 1s
+BACKLOG_ROWS ?= 1000000
 FUZZTIME  ?= 10s
 
 # The tools, at the versions that the code is clean with.
@@ -14,7 +15,7 @@ GOLANGCI    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: servers bin/local ## Show that a row edited in psql is fresh in the API, and how fast
@@ -32,9 +33,13 @@ build: ## Build the static programs into bin/
 test: test-setup ## Run all tests with the race detector, on real servers (TESTFLAGS=...)
 	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
 
+.PHONY: test-versions
+test-versions: test-setup ## Run the tests that depend on Postgres on 17 and 18 too (by npm, where there is one)
+	@GO='$(GO)' sh deploy/local/postgres-versions.sh
+
 .PHONY: bench
-bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
+bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s, BACKLOG_ROWS=1000000)
+	BACKLOG_ROWS=$(BACKLOG_ROWS) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every target for a while (FUZZTIME=10s)
@@ -67,6 +72,7 @@ servers:
 	@sh deploy/local/setup.sh servers
 test-setup:
 	@sh deploy/local/setup.sh servers compiler django
+	@sh deploy/local/setup.sh pooler || echo "setup: going on without PgBouncer; its test is skipped" >&2
 
 # Built rather than `go run`, which would not pass a SIGTERM on; without cgo, like the programs that it builds with the same cache.
 .PHONY: bin/local

@@ -12,6 +12,7 @@ type commandLine struct {
 	Serve   serve           `cmd:"" default:"withargs" help:"Serve HTTP, after migrating the database."`
 	Migrate migrate         `cmd:"" help:"Bring the database's schema up to date."`
 	Seed    seed            `cmd:"" help:"Put sample rows into an empty table, after migrating."`
+	User    user            `cmd:"" help:"Manage the editors, who may change materials."`
 	Version program.Version `cmd:"" help:"Say which build this is."`
 }
 

@@ -177,7 +177,7 @@ func TestMigrateAndSeed(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"migrate"}, "Migrations applied: 1."},
+		{[]string{"migrate"}, "Migrations applied: 2."},
 		{[]string{"migrate"}, "The schema is up to date."},
 		{[]string{"migrate", "--json"}, `{"applied":0}`},
 		{[]string{"seed", "--rows=20"}, "Added 20 materials."},
@@ -209,6 +209,9 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"no rows", []string{"seed", "--rows=0"}, program.ExitUsage, "--rows: must be a number from 1"},
 		{"address", []string{"--api-addr=8080"}, program.ExitUsage, "API_ADDR (--api-addr)"},
+		{"origin", []string{"--api-cors-origins=https://a.example/path,https://b.example"}, program.ExitUsage, "API_CORS_ORIGINS (--api-cors-origins)"},
+		{"proxy", []string{"--api-trusted-proxies=10.0.0.1"}, program.ExitUsage, "is not a network"},
+		{"user without a name", []string{"user", "add"}, program.ExitUsage, "<name>"},
 		{"no database in time", []string{"migrate", "--wait=1ms"}, program.ExitFailed, "did not answer in time"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -20,14 +22,46 @@ type serve struct {
 	program.Cache    `embed:""`
 	program.Logging  `embed:""`
 
-	Addr      program.Address `name:"api-addr" env:"API_ADDR" default:":8080" placeholder:"ADDR" help:"Address of the public API."`
+	Addr         program.Address `name:"api-addr" env:"API_ADDR" default:":8080" placeholder:"ADDR" help:"Address of the public API."`
+	CookieSecure bool            `name:"api-cookie-secure" env:"API_COOKIE_SECURE" default:"true" negatable:"" help:"Let browsers send the session's cookie by TLS only. Turn it off only where the API is reached without."`
+	CORSOrigins  []string        `name:"api-cors-origins" env:"API_CORS_ORIGINS" placeholder:"ORIGIN,..." help:"Origins whose pages may call the API from a browser, such as https://example.org; * lets any page read, without cookies. Default: none."`
+	Proxies      []string        `name:"api-trusted-proxies" env:"API_TRUSTED_PROXIES" placeholder:"NETWORK,..." help:"Networks of proxies whose X-Forwarded-For names the client, for the limit on logins: 10.0.0.0/8. Default: none."`
+
 	AdminAddr program.Address `name:"api-admin-addr" env:"API_ADMIN_ADDR" default:":9090" placeholder:"ADDR" help:"Address of /metrics, /debug/pprof/ and /loglevel. Not for the public."`
+}
+
+// Check reports origins and networks that are none.
+func (c *serve) Check(p *program.Problems) {
+	for _, origin := range c.CORSOrigins {
+		if err := api.CheckOrigin(origin); err != nil {
+			p.Add("API_CORS_ORIGINS", "%v", err)
+		}
+	}
+	if _, err := c.proxies(); err != nil {
+		p.Add("API_TRUSTED_PROXIES", "%v", err)
+	}
+}
+
+func (c *serve) proxies() (networks []netip.Prefix, err error) {
+	for _, text := range c.Proxies {
+		network, parseErr := netip.ParsePrefix(text)
+		if parseErr != nil {
+			err = errors.Join(err, fmt.Errorf("%q is not a network; write it like 10.0.0.0/8", text))
+			continue
+		}
+		networks = append(networks, network.Masked())
+	}
+	return networks, err
 }
 
 // Run serves until ctx ends, then drains. It does not wait for Postgres or Valkey before it listens.
 func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	log, level := c.Logger(p)
 	options, err := c.Cache.Options(&c.Valkey, log)
+	if err != nil {
+		return err
+	}
+	proxies, err := c.proxies()
 	if err != nil {
 		return err
 	}
@@ -46,14 +80,23 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	metrics := api.NewMetrics()
 	metrics.Register(api.CacheFigures(kept.Stats))
 	state := &state{store: store, cache: kept}
-	service := api.New(api.Options{
-		Store:   store,
-		Cache:   kept,
-		Metrics: metrics,
-		Logger:  log,
-		Healthz: program.Healthz(),
-		Readyz:  program.Readyz(state.checks()...),
+	service, err := api.New(api.Options{
+		Store:          store,
+		Cache:          kept,
+		Sessions:       kept.Sessions(),
+		Limits:         kept,
+		MaxStaleness:   options.MaxStaleness,
+		InsecureCookie: !c.CookieSecure,
+		Origins:        c.CORSOrigins,
+		Proxies:        proxies,
+		Metrics:        metrics,
+		Logger:         log,
+		Healthz:        program.Healthz(),
+		Readyz:         program.Readyz(state.checks()...),
 	})
+	if err != nil {
+		return err
+	}
 
 	public, err := program.Listen(ctx, program.ServerOptions{Name: "public API", Addr: c.Addr, Handler: service, Logger: log})
 	if err != nil {

@@ -6,8 +6,11 @@ import "walkey/internal/program"
 
 // grammar is the command line: what it does without arguments is run.
 type grammar struct {
-	Run     runCommand      `cmd:"" default:"withargs" help:"Follow the stream and delete keys, until a signal. The default."`
-	Version program.Version `cmd:"" help:"Say which build this is."`
+	Run      runCommand      `cmd:"" default:"withargs" help:"Follow the stream and delete keys, until a signal. The default."`
+	Setup    setupCommand    `cmd:"" help:"Make the publication and the slot, and let a role replicate. Can be repeated."`
+	Teardown teardownCommand `cmd:"" help:"Drop the slot and the publication."`
+	Doctor   doctorCommand   `cmd:"" help:"Check both servers and say how to mend what is wrong."`
+	Version  program.Version `cmd:"" help:"Say which build this is."`
 }
 
 func main() {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -24,30 +23,14 @@ type runCommand struct {
 	program.Cache    `embed:""`
 	program.Logging  `embed:""`
 
-	SlotName        string          `env:"SLOT_NAME" default:"walkey" placeholder:"NAME" help:"Replication slot; made when it is missing."`
-	PublicationName string          `env:"PUBLICATION_NAME" default:"walkey" placeholder:"NAME" help:"Publication; made for the tables of the rules when it is missing."`
-	RulesFile       string          `env:"RULES_FILE" placeholder:"FILE" help:"YAML file that says which row changes delete which keys. Default: built-in rules for public.materials."`
+	Names names `embed:""`
+	Rules rules `embed:""`
+
 	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health and metrics are served."`
-
-	rules *invalidate.Rules
 }
-
-// slotNames are the names that Postgres takes for a slot, without quoting.
-var slotNames = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // Check implements [program.Checker].
-func (c *runCommand) Check(p *program.Problems) {
-	if !slotNames.MatchString(c.SlotName) {
-		p.Add("SLOT_NAME", "%q is no slot name; use up to 63 of a-z, 0-9 and _", c.SlotName)
-	}
-	if c.PublicationName == "" || len(c.PublicationName) > 63 {
-		p.Add("PUBLICATION_NAME", "%q is no publication name; use 1 to 63 characters", c.PublicationName)
-	}
-	var err error
-	if c.rules, err = invalidate.LoadRules(c.RulesFile, c.CachePrefix); err != nil {
-		p.Add("RULES_FILE", "%v", err)
-	}
-}
+func (c *runCommand) Check(p *program.Problems) { c.Rules.load(p, c.CachePrefix) }
 
 // Run follows the stream and serves health and metrics until ctx ends.
 func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
@@ -67,16 +50,16 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	if err != nil {
 		return err
 	}
-	log.Info("started", zap.Stringer("addr", server.Addr()), zap.String("slot", c.SlotName), zap.String("publication", c.PublicationName))
+	log.Info("started", zap.Stringer("addr", server.Addr()), zap.String("slot", c.Names.SlotName), zap.String("publication", c.Names.PublicationName))
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx) })
 	group.Go(func() error {
 		return invalidate.Run(ctx, invalidate.Options{
 			DatabaseURL: c.DatabaseURL,
-			Slot:        c.SlotName,
-			Publication: c.PublicationName,
-			Rules:       c.rules,
+			Slot:        c.Names.SlotName,
+			Publication: c.Names.PublicationName,
+			Rules:       c.Rules.parsed,
 			Eraser:      eraser,
 			Metrics:     metrics,
 			Logger:      log,

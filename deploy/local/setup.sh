@@ -4,6 +4,7 @@
 #   setup.sh servers             a Postgres server and psql, and a Valkey server: for the local stack
 #   setup.sh servers compiler    also a C compiler, which Go's race detector needs: for the tests
 #   setup.sh … django            also Django with django-redis and psycopg, of the distribution's own Python: for the test beside it
+#   setup.sh pooler              PgBouncer, for the one test that tells it apart from Postgres
 #
 # It knows Debian 12 and 13, as root or with sudo. On Debian 12 Valkey is in the backports suite only, which is added from the mirror
 # that serves the machine's own bookworm. The packages' services are neither started nor enabled, and no cluster is created: Walkey
@@ -79,10 +80,11 @@ find_missing() {
 			have_psql || wanted="$wanted postgresql-client"
 			have_valkey || wanted="$wanted valkey-server"
 			;;
+		pooler) [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null 2>&1 || wanted="$wanted pgbouncer" ;;
 		compiler) have_compiler || wanted="$wanted gcc libc6-dev" ;;
 		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
 		*)
-			say "unknown part: $part (servers, compiler, django)"
+			say "unknown part: $part (servers, compiler, django, pooler)"
 			exit 2
 			;;
 		esac
@@ -244,6 +246,9 @@ install_missing() {
 	if [ -n "$enabled" ]; then
 		quietly update-rc.d valkey-server disable || say "valkey-server is installed; its service could not be disabled"
 	fi
+	case " $wanted " in
+	*' pgbouncer '*) quietly update-rc.d pgbouncer disable || say "pgbouncer is installed; its service could not be disabled" ;;
+	esac
 	what="$*"
 	find_missing "$@"
 	[ -z "$wanted" ] || give_up "installed, but still not found: $wanted (for: $what)"

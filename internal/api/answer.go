@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"walkey/internal/cache"
 )
@@ -14,6 +15,7 @@ var (
 	problemType = []string{"application/problem+json"}
 	noCache     = []string{"no-cache"}
 	noStore     = []string{"no-store"}
+	challenge   = []string{`Cookie realm="editors"`}
 	nosniff     = []string{"nosniff"}
 )
 
@@ -24,6 +26,8 @@ type resource struct {
 	load cache.Loader
 	// absent is the answer when there is none.
 	absent *problem
+	// groups is the value of Cache-Groups.
+	groups []string
 	// link makes the Link header of a body; nil makes none.
 	link func(body []byte) (header string, ok bool)
 }
@@ -31,13 +35,27 @@ type resource struct {
 // answer gets a resource and answers with it: in the coding that it is stored in where the client takes that, else in
 // plain bytes; or with 304, from the value's head alone, when the client has it.
 func (a *API) answer(w http.ResponseWriter, r *http.Request, res resource) error {
-	value, outcome, err := a.cache.Fetch(r.Context(), res.at, res.ttl, res.load)
+	since, err := a.since(r)
+	if err != nil {
+		return err
+	}
+	var value cache.Value
+	var outcome cache.Outcome
+	var times timing
+	begun := time.Now()
+	if since == 0 {
+		value, outcome, err = a.cache.Fetch(r.Context(), res.at, res.ttl, times.loading(res.load))
+	} else {
+		value, outcome, err = a.cache.FetchSince(r.Context(), res.at, res.ttl, since, times.loading(res.load))
+	}
 	if err != nil {
 		return err
 	}
 	h := w.Header()
-	h["Cache-Status"] = cacheStatus(outcome)
+	h["Cache-Status"] = outcome.Header()
 	h["Cache-Control"] = noCache
+	h["Cache-Groups"] = res.groups
+	h["Server-Timing"] = times.header(time.Since(begun))
 	if value.Absent() {
 		return res.absent
 	}
@@ -64,19 +82,4 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, res resource) error
 		return errors.Join(fmt.Errorf("decoding a stored value: %w", err), a.cache.Delete(r.Context(), res.at))
 	}
 	return nil
-}
-
-// cacheStatuses are the values of Cache-Status by outcome.
-var cacheStatuses = func() (values [16][]string) {
-	for i := range values {
-		values[i] = []string{cache.Outcome(i).String()}
-	}
-	return values
-}()
-
-func cacheStatus(o cache.Outcome) []string {
-	if int(o) < len(cacheStatuses) {
-		return cacheStatuses[o]
-	}
-	return []string{o.String()}
 }

@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"strconv"
 
@@ -28,7 +26,7 @@ func (a *API) listMaterials(w http.ResponseWriter, r *http.Request) error {
 	if query != (listQuery{}) {
 		at = a.cache.Field(listKey, query.field())
 	}
-	res := resource{at: at, ttl: cache.Lists, load: func(ctx context.Context) (cache.Content, error) {
+	res := resource{at: at, ttl: cache.Lists, groups: listGroups, load: func(ctx context.Context) (cache.Content, error) {
 		materials, more, err := a.store.list(ctx, query)
 		if err != nil {
 			return cache.Content{}, err
@@ -58,7 +56,8 @@ func (a *API) showMaterial(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return noMaterial
 	}
-	return a.answer(w, r, resource{at: a.cache.At(cache.Key(materialKey, id)), ttl: cache.Default, absent: noMaterial, load: func(ctx context.Context) (cache.Content, error) {
+	key := materialGroup(id)
+	return a.answer(w, r, resource{at: a.cache.At(key), ttl: cache.Default, groups: []string{groups(key)}, absent: noMaterial, load: func(ctx context.Context) (cache.Content, error) {
 		material, found, err := a.store.material(ctx, id)
 		if err != nil {
 			return cache.Content{}, err
@@ -66,11 +65,8 @@ func (a *API) showMaterial(w http.ResponseWriter, r *http.Request) error {
 		if !found {
 			return cache.Content{Absent: true}, nil
 		}
-		body, err := json.Marshal(material)
-		if err != nil {
-			return cache.Content{}, fmt.Errorf("encoding material %d: %w", id, err)
-		}
-		return cache.Content{Body: append(body, '\n')}, nil
+		body, err := jsonBody(material)
+		return cache.Content{Body: body}, err
 	}})
 }
 

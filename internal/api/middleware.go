@@ -11,6 +11,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"walkey/internal/cache"
 )
 
 // statusClientGone is counted for a request whose client left before the answer; nobody is sent it.
@@ -85,6 +87,12 @@ func (a *API) explain(err error) *problem {
 	case !a.migrated.Load():
 		a.log.Warn("request before the database is ready", zap.Error(err))
 		return a.unavailable("the service is starting")
+	case errors.Is(err, cache.ErrUnavailable):
+		a.log.Warn("Valkey unreachable", zap.Error(err))
+		return a.unavailable("sessions can't be read or written at the moment")
+	case errors.Is(err, errHashingBusy):
+		a.log.Warn("too many logins at the same time")
+		return a.unavailable("too many people are logging in at the moment")
 	case Unreachable(err):
 		a.log.Warn("database unreachable", zap.Error(err))
 		return a.unavailable("the database does not answer")

@@ -8,13 +8,14 @@ import (
 
 // problem is an error that a client is told about as it is (RFC 9457). Handlers return it.
 type problem struct {
-	Type   string           `json:"type"`
-	Title  string           `json:"title"`
-	Status int              `json:"status"`
-	Detail string           `json:"detail,omitempty"`
-	Errors []parameterError `json:"errors,omitempty"`
+	Type   string    `json:"type" doc:"about:blank: the status tells all there is to tell."`
+	Title  string    `json:"title" doc:"The status in words."`
+	Status int       `json:"status"`
+	Detail string    `json:"detail,omitempty" doc:"What happened, for people."`
+	Errors []mistake `json:"errors,omitempty" nullable:"false" doc:"Every parameter or member that is wrong."`
 
-	retryAfter int // seconds; 0 sends no Retry-After
+	retryAfter int  // seconds; 0 sends no Retry-After
+	challenge  bool // send WWW-Authenticate
 }
 
 func newProblem(status int, detail string) *problem {
@@ -36,6 +37,10 @@ func (p *problem) write(w http.ResponseWriter) {
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	delete(h, "Content-Encoding")
 	delete(h, "Etag")
+	delete(h, "Location")
+	if p.challenge {
+		h["Www-Authenticate"] = challenge
+	}
 	if p.retryAfter > 0 {
 		h["Retry-After"] = []string{strconv.Itoa(p.retryAfter)}
 	}

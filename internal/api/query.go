@@ -12,7 +12,7 @@ import (
 
 const (
 	maxLimit      = 500
-	maxTypeLength = 100 // bytes; a type is a word, and it becomes part of a key
+	maxTypeLength = 100 // characters; a type is a word, and it becomes part of a key
 )
 
 // listQuery is the query of the list of materials. Two queries that ask for the same are equal.
@@ -23,32 +23,33 @@ type listQuery struct {
 	hasAfter     bool
 }
 
-// parameterError is what is wrong with one parameter of a query.
-type parameterError struct {
-	Parameter string `json:"parameter,omitempty"`
-	Detail    string `json:"detail"`
+// mistake is what is wrong with one parameter of a query, or with one member of a body.
+type mistake struct {
+	Parameter string `json:"parameter,omitempty" doc:"The parameter of the query."`
+	Pointer   string `json:"pointer,omitempty" doc:"The member of the body, as a JSON pointer in a URI fragment."`
+	Detail    string `json:"detail" doc:"What is wrong with it."`
 }
 
 // parseListQuery reads a raw query. Parameters that it does not know are ignored, and one without a value counts as not
 // given, as forms send it. It names every parameter that is wrong.
-func parseListQuery(raw string) (listQuery, []parameterError) {
+func parseListQuery(raw string) (listQuery, []mistake) {
 	var q listQuery
 	if raw == "" {
 		return q, nil
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return q, []parameterError{{Detail: "the query is not URL-encoded: " + err.Error()}}
+		return q, []mistake{{Detail: "the query is not URL-encoded: " + err.Error()}}
 	}
-	var wrong []parameterError
+	var wrong []mistake
 	read := func(name string, parse func(value string) error) {
 		given := values[name]
 		switch {
 		case len(given) > 1:
-			wrong = append(wrong, parameterError{name, "given more than once"})
+			wrong = append(wrong, mistake{Parameter: name, Detail: "given more than once"})
 		case len(given) == 1 && given[0] != "":
 			if err := parse(given[0]); err != nil {
-				wrong = append(wrong, parameterError{name, err.Error()})
+				wrong = append(wrong, mistake{Parameter: name, Detail: err.Error()})
 			}
 		}
 	}
@@ -59,8 +60,8 @@ func parseListQuery(raw string) (listQuery, []parameterError) {
 }
 
 func (q *listQuery) parseType(value string) error {
-	if len(value) > maxTypeLength {
-		return fmt.Errorf("longer than %d bytes", maxTypeLength)
+	if utf8.RuneCountInString(value) > maxTypeLength {
+		return fmt.Errorf("longer than %d characters", maxTypeLength)
 	}
 	if !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
 		return errors.New("holds a character that no type has")

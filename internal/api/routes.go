@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,27 +19,50 @@ type route struct {
 	handle handler
 }
 
-func (a *API) routes(healthz, readyz http.Handler) http.Handler {
+func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
+	description, err := newDescription()
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
-	allowed := map[string][]string{}
+	// Each path is registered once, for all methods: else a path that is a literal where another has a wildcard would be
+	// neither the more special pattern nor the more general one.
+	paths := map[string]byMethod{}
 	for _, route := range []route{
 		{http.MethodGet, "/api/materials/", "materials", a.listMaterials},
+		{http.MethodPost, "/api/materials/", "add_material", a.editing(a.addMaterial)},
+		{http.MethodGet, typesPath, "types", a.typesPage()},
 		{http.MethodGet, "/api/materials/{id}/", "material", a.showMaterial},
+		{http.MethodPut, "/api/materials/{id}/", "replace_material", a.editing(a.replaceMaterial)},
+		{http.MethodPatch, "/api/materials/{id}/", "patch_material", a.editing(a.patchMaterial)},
+		{http.MethodDelete, "/api/materials/{id}/", "delete_material", a.editing(a.deleteMaterial)},
+		{http.MethodPost, "/api/session/", "log_in", a.logIn},
+		{http.MethodGet, "/api/session/", "session", a.whoAmI},
+		{http.MethodDelete, "/api/session/", "log_out", a.logOut},
+		{http.MethodGet, "/openapi.json/", "openapi", description.document.answer},
+		{http.MethodGet, "/docs/", "docs", description.page.answer},
 		{http.MethodGet, "/healthz/", "healthz", plain(healthz)},
 		{http.MethodGet, "/readyz/", "readyz", plain(readyz)},
 	} {
 		h := a.chain(route.name, route.handle)
 		for _, path := range bothForms(route.path) {
-			mux.Handle(route.method+" "+path, h)
-			allowed[path] = append(allowed[path], route.method)
+			if paths[path] == nil {
+				paths[path] = byMethod{}
+			}
+			paths[path][route.method] = h
+			if route.method == http.MethodGet {
+				paths[path][http.MethodHead] = h
+			}
 		}
 	}
-	for path, methods := range allowed {
-		mux.Handle(path, a.chain("other", methodNotAllowed(methods)))
+	for path, methods := range paths {
+		allow := methods.allow()
+		methods[anyOther] = a.chain("other", methodNotAllowed(allow))
+		methods[http.MethodOptions] = a.chain("options", options(allow))
+		mux.Handle(path, methods)
 	}
-	a.routeTypes(mux)
 	mux.Handle("/", a.chain("other", notFound))
-	return mux
+	return mux, nil
 }
 
 // chain is the way of every request: it is counted, its panic becomes an error, and its error an answer.
@@ -63,14 +87,43 @@ func notFound(http.ResponseWriter, *http.Request) error {
 	return newProblem(http.StatusNotFound, "nothing is here")
 }
 
-func methodNotAllowed(methods []string) handler {
-	if slices.Contains(methods, http.MethodGet) {
-		methods = append(slices.Clone(methods), http.MethodHead)
+// byMethod holds what answers at one address, and under anyOther what answers every other method.
+type byMethod map[string]http.Handler
+
+const anyOther = ""
+
+// ServeHTTP answers a request.
+func (m byMethod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, ok := m[r.Method]
+	if !ok {
+		h = m[anyOther]
 	}
+	h.ServeHTTP(w, r)
+}
+
+// allow is the value of Allow for an address with these methods.
+func (m byMethod) allow() []string {
+	methods := slices.AppendSeq([]string{http.MethodOptions}, maps.Keys(m))
 	slices.Sort(methods)
-	allow := []string{strings.Join(methods, ", ")}
+	return []string{strings.Join(methods, ", ")}
+}
+
+func methodNotAllowed(allow []string) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		w.Header()["Allow"] = allow
 		return newProblem(http.StatusMethodNotAllowed, "this address does not answer "+r.Method)
+	}
+}
+
+// options tells what an address can do.
+func options(allow []string) handler {
+	patch := strings.Contains(allow[0], http.MethodPatch)
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Allow"] = allow
+		if patch {
+			w.Header()["Accept-Patch"] = []string{mediaMergePatch}
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
 }

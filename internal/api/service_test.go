@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"walkey/internal/cache"
+	"walkey/internal/embedded"
 	"walkey/internal/embedded/embeddedtest"
 )
 
@@ -26,18 +29,20 @@ type service struct {
 	*API
 	url    string
 	pool   *pgxpool.Pool // as psql would use it
+	valkey *embedded.Valkey
 	cache  *cache.Cache
 	eraser *cache.Eraser
 	logs   *observer.ObservedLogs
+	ended  atomic.Bool // the test has taken Valkey away: the heartbeat may fail
 }
 
 // startService gives an API with an empty table, whose cache is trusted already.
-func startService(t testing.TB, compression string) *service {
+func startService(t testing.TB, compression string, change ...func(*Options)) *service {
 	t.Helper()
 	valkey := embeddedtest.Valkey(t)
+	s := &service{valkey: valkey}
 	database := embeddedtest.Database(t, embeddedtest.SharedPostgres(t))
-	options := cache.Options{Host: valkey.Host(), Port: valkey.Port(), Prefix: testPrefix, Compression: compression}
-	s := &service{}
+	options := cache.Options{Host: valkey.Host(), Port: valkey.Port(), Prefix: testPrefix, Compression: compression, MaxStaleness: 5 * time.Second}
 
 	var err error
 	if s.cache, err = cache.Open(options); err != nil {
@@ -55,7 +60,16 @@ func startService(t testing.TB, compression string) *service {
 	s.pool = store.pool
 	core, logs := observer.New(zap.DebugLevel)
 	s.logs = logs
-	s.API = New(Options{Store: store, Cache: s.cache, Metrics: NewMetrics(), Logger: zap.New(core), Healthz: http.NotFoundHandler(), Readyz: http.NotFoundHandler()})
+	given := Options{
+		Store: store, Cache: s.cache, Sessions: s.cache.Sessions(), Limits: s.cache, MaxStaleness: options.MaxStaleness, InsecureCookie: true,
+		Metrics: NewMetrics(), Logger: zap.New(core), Healthz: http.NotFoundHandler(), Readyz: http.NotFoundHandler(),
+	}
+	for _, f := range change {
+		f(&given)
+	}
+	if s.API, err = New(given); err != nil {
+		t.Fatal(err)
+	}
 	s.Migrated()
 
 	server := httptest.NewServer(s)
@@ -102,7 +116,7 @@ func (s *service) beat(t testing.TB) {
 			case <-ticker.C:
 			}
 			if err := s.eraser.Beat(ctx, holder, number, id); err != nil {
-				if ctx.Err() != nil {
+				if ctx.Err() != nil || s.ended.Load() {
 					err = nil
 				}
 				done <- err
@@ -117,6 +131,19 @@ func (s *service) beat(t testing.TB) {
 			t.Errorf("heartbeat: %v", err)
 		}
 	})
+}
+
+// deletedUpTo tells readers that all keys of changes up to a position are deleted.
+func (s *service) deletedUpTo(t testing.TB, position uint64) {
+	t.Helper()
+	const holder = "test"
+	err := s.eraser.ClaimProgress(t.Context(), holder)
+	if err == nil {
+		err = s.eraser.SetProgress(t.Context(), holder, position)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // change runs SQL and deletes the keys that it concerns, as the invalidator would.
@@ -134,6 +161,9 @@ func (s *service) change(t testing.TB, sql string, keys ...string) {
 	}
 }
 
+// loopback makes the test's own client a proxy that is believed.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
 // answer is what a client got.
 type answer struct {
 	status int
@@ -144,7 +174,13 @@ type answer struct {
 // ask sends a request as it is: no coding is asked for and no redirect followed unless the header says so.
 func (s *service) ask(t testing.TB, method, path string, header ...string) answer {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, s.url+path, nil)
+	return s.send(t, method, path, nil, header...)
+}
+
+// send is ask with a body.
+func (s *service) send(t testing.TB, method, path string, content io.Reader, header ...string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, s.url+path, content)
 	if err != nil {
 		t.Fatal(err)
 	}

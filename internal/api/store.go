@@ -22,6 +22,11 @@ type Material struct {
 	File         string `json:"file"`
 }
 
+// materialList is a list of materials as the API shows it.
+type materialList struct {
+	Materials []Material `json:"materials" nullable:"false" doc:"Active materials by id."`
+}
+
 const materialColumns = `id, title, description, material_type, icon_name, file`
 
 // connectTimeout bounds one attempt to connect where the URL does not.
@@ -134,9 +139,7 @@ func listBody(materials []Material, more bool) ([]byte, error) {
 	if materials == nil {
 		materials = []Material{}
 	}
-	body, err := json.Marshal(struct {
-		Materials []Material `json:"materials"`
-	}{materials})
+	body, err := json.Marshal(materialList{materials})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the list of materials: %w", err)
 	}

@@ -2,11 +2,11 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	typesPath  = "/api/materials/types/"
-	pagesGroup = "materials" // of the pages that depend on materials: the key page:materials
+	typesPath        = "/api/materials/types/"
+	pagesOfMaterials = "materials" // as cache.Page names what depends on materials
 )
 
 // TypeCount is how many active materials are of one type.
@@ -24,46 +24,48 @@ type TypeCount struct {
 	Count        int64  `json:"count"`
 }
 
-// routeTypes adds the answer to typesPath, which the page middleware keeps. A path that is a literal where another route
-// has a wildcard can't be refused for all other methods at once, so each is named.
-func (a *API) routeTypes(mux *http.ServeMux) {
+type typeCounts struct {
+	Types []TypeCount `json:"types"`
+}
+
+// typesPage answers GET typesPath, by the page middleware.
+func (a *API) typesPage() handler {
 	counted := a.answerErrors(recovered(a.countTypes))
-	page := cache.Page(a.cache, pagesGroup, cache.Lists, cache.PageOptions{}, http.HandlerFunc(
+	page := cache.Page(a.cache, pagesOfMaterials, cache.Lists, cache.PageOptions{}, http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) { counted(&recorder{ResponseWriter: w}, r) }))
-	show := a.chain("types", func(w http.ResponseWriter, r *http.Request) error {
-		// Nothing in a query makes a difference, and both forms of the path are one address.
-		one := r.WithContext(r.Context())
+	return func(w http.ResponseWriter, r *http.Request) error {
+		since, err := a.since(r)
+		if err != nil {
+			return err
+		}
+		timed := &timedWriter{ResponseWriter: w, begun: time.Now()}
+		one := r.WithContext(cache.NotOlder(withTiming(r.Context(), &timed.timing), since))
+		// Nothing in a query or in Authorization makes a difference, and both forms of the path are one address.
 		one.URL = &url.URL{Path: typesPath}
-		page.ServeHTTP(w, one)
-		if answered, ok := w.(*recorder); ok && answered.status == 0 {
+		if len(r.Header["Authorization"]) > 0 {
+			one.Header = r.Header.Clone()
+			one.Header.Del("Authorization")
+		}
+		page.ServeHTTP(timed, one)
+		if !timed.written {
 			return context.Cause(r.Context()) // nil but for a client that has gone
 		}
 		return nil
-	})
-	refuse := a.chain("other", methodNotAllowed([]string{http.MethodGet}))
-	for _, path := range bothForms(typesPath) {
-		mux.Handle(http.MethodGet+" "+path, show)
-		for _, method := range []string{
-			http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace,
-		} {
-			mux.Handle(method+" "+path, refuse)
-		}
 	}
 }
 
 // countTypes answers how many active materials there are of each type.
 func (a *API) countTypes(w http.ResponseWriter, r *http.Request) error {
+	begun := time.Now()
 	types, err := a.store.types(r.Context())
+	timingOf(r.Context()).loaded(time.Since(begun))
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(struct {
-		Types []TypeCount `json:"types"`
-	}{types})
+	body, err := jsonBody(typeCounts{types})
 	if err != nil {
-		return fmt.Errorf("encoding the types of materials: %w", err)
+		return err
 	}
-	body = append(body, '\n')
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	h["X-Content-Type-Options"] = nosniff

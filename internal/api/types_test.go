@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 
 	"walkey/internal/cache"
@@ -22,7 +23,8 @@ func TestTypesAreCounted(t *testing.T) {
 	got := s.askUntil(t, hitLocal, path)
 	h := got.header
 	if got.body != want || h.Get("Content-Type") != "application/json" || h.Get("Cache-Control") != "no-cache" ||
-		h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Vary") != "Accept-Encoding" || h.Get("Etag") == "" {
+		h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Vary") != "Accept-Encoding" || h.Get("Etag") == "" ||
+		h.Get("Cache-Groups") != groups(materialPages) || !strings.HasPrefix(h.Get("Server-Timing"), "cache;dur=") {
 		t.Errorf("%q with %v", got.body, h)
 	}
 	// Both forms of the path, whatever the query, are one page.
@@ -33,6 +35,11 @@ func TestTypesAreCounted(t *testing.T) {
 	}
 	if a := s.ask(t, http.MethodHead, path); a.status != 200 || a.body != "" || a.header.Get("Content-Length") != h.Get("Content-Length") {
 		t.Errorf("HEAD: %d with %v", a.status, a.header)
+	} else if !strings.HasPrefix(a.header.Get("Server-Timing"), "cache;dur=") {
+		t.Errorf("HEAD: %v", a.header)
+	}
+	if a := s.ask(t, http.MethodGet, path, "Authorization", "Basic eDp5", "Cookie", "a=b"); a.body != want || a.header.Get("Cache-Status") != hitLocal {
+		t.Errorf("with Authorization: %q with %v", a.body, a.header)
 	}
 	if a := s.ask(t, http.MethodGet, path, "If-None-Match", h.Get("Etag")); a.status != 304 {
 		t.Errorf("If-None-Match: %d", a.status)
@@ -46,12 +53,27 @@ func TestTypesAreCounted(t *testing.T) {
 func TestTypesRefuseOtherMethods(t *testing.T) {
 	t.Parallel()
 	a, _ := stubbed(t, loading)
-	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+	for method, status := range map[string]int{"POST": 405, "PUT": 405, "PATCH": 405, "DELETE": 405, "PROPFIND": 405, "OPTIONS": 204} {
 		for _, path := range []string{"/api/materials/types/", "/api/materials/types"} {
 			r := get(t, path)
 			r.Method = method
-			if w := serve(a, r); w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD" {
+			if w := serve(a, r); w.Code != status || w.Header().Get("Allow") != "GET, HEAD, OPTIONS" {
 				t.Errorf("%s %s: %d, Allow %q", method, path, w.Code, w.Header().Get("Allow"))
+			}
+		}
+	}
+}
+
+// Pages and headers of what is around them go together.
+func TestTypesForOtherOrigins(t *testing.T) {
+	t.Parallel()
+	const origin = "https://friend.example"
+	s := startService(t, "zlib", func(o *Options) { o.Origins = []string{origin} })
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		for _, path := range []string{typesPath, "/api/materials/"} {
+			h := s.ask(t, method, path, "Origin", origin).header
+			if vary := strings.Join(h["Vary"], ", "); h.Get("Access-Control-Allow-Origin") != origin || vary != "Accept-Encoding, Origin" {
+				t.Errorf("%s %s: Vary %q, %v", method, path, vary, h)
 			}
 		}
 	}

@@ -34,7 +34,7 @@ func (o Outcome) String() string {
 	return "walkey"
 }
 
-// outcomeLines are the same as values of a header. They are never changed.
+// outcomeLines are the same as values of a header.
 var outcomeLines = func() (lines [outcomes][]string) {
 	for i, text := range outcomeTexts {
 		lines[i] = []string{text}
@@ -42,7 +42,8 @@ var outcomeLines = func() (lines [outcomes][]string) {
 	return lines
 }()
 
-func (o Outcome) header() []string {
+// Header is the same as the value of a header. It is shared: never change it.
+func (o Outcome) Header() []string {
 	if o < outcomes {
 		return outcomeLines[o]
 	}

@@ -191,7 +191,7 @@ func (p *page) answer(w http.ResponseWriter, r *http.Request, value Value, outco
 	if len(outer) > 0 {
 		h["Vary"] = append(slices.Clone(outer), p.vary...)
 	}
-	h["Cache-Status"] = outcome.header()
+	h["Cache-Status"] = outcome.Header()
 	h["Cache-Control"] = noCache
 	h["Cache-Groups"] = p.groups
 	if known {

@@ -243,9 +243,13 @@ func TestValkeyComesLater(t *testing.T) {
 		t.Error("somebody answers")
 	}
 	s := newSource("body")
-	if got := fetch(t.Context(), c, c.At("k"), s.load); got.err != nil || got.outcome != BypassDown || got.body != "body" {
-		t.Errorf("%+v", got)
-	}
+	await10(t, "bypass", func() bool {
+		got := fetch(t.Context(), c, c.At("k"), s.load)
+		if got.err != nil || got.body != "body" {
+			t.Errorf("%+v", got)
+		}
+		return got.outcome == BypassDown // once a reading of the heartbeat has failed
+	})
 	if err := b.valkey.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

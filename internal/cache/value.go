@@ -65,16 +65,24 @@ func newHead(content Content, fill fillID) []byte {
 	}
 	copy(head[atFill:], fill[:])
 	binary.BigEndian.PutUint32(head[atLength:], uint32(len(content.Body)))
-	sum := sha256.New()
 	if len(content.Meta) > 0 {
 		head[atVersion] = metaVersion
 		head = binary.BigEndian.AppendUint32(head, uint32(len(content.Meta)))
 		head = append(head, content.Meta...)
-		sum.Write(head[headSize:])
 	}
-	sum.Write(content.Body)
-	hex.Encode(head[atTag:headSize], sum.Sum(nil)[:16])
+	copy(head[atTag:], tagOf(head[headSize:], content.Body))
 	return head
+}
+
+// TagOf is the Tag of a value with this identity body.
+func TagOf(body []byte) string { return tagOf(nil, body) }
+
+// tagOf counts a meta in, with its length before it.
+func tagOf(meta, body []byte) string {
+	sum := sha256.New()
+	sum.Write(meta)
+	sum.Write(body)
+	return hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
 // storable gives the bytes to be stored for a loaded value, compressed where that helps.

@@ -61,6 +61,7 @@ func (v View) Send(w http.ResponseWriter, r *http.Request) error {
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK) // now, so that writers around this one have their say
 		return nil
 	}
 	_, _ = w.Write(body) // a client that has gone needs no answer

@@ -122,8 +122,8 @@ func (t Table) String() string { return t.Schema + "." + t.Name }
 // Relation is the shape of a table as the stream described it, at one time. It never changes once delivered; after a
 // DDL change the next change of the table carries a new one.
 type Relation struct {
-	OID uint32
-	Table
+	OID   uint32
+	Table // that it goes by: its own name, or what Options.Roots says
 	// Identity is pg_class.relreplident: d(efault), f(ull), i(ndex) or n(othing).
 	Identity byte
 	// Columns are the columns that the publication sends, in the order of the table.
@@ -131,6 +131,7 @@ type Relation struct {
 	// Wanted holds, for each name that Options.Columns gave, its index in Columns; -1 when the relation has no such column.
 	Wanted []int
 
+	own   Table    // its own name
 	kept  []int    // for each of Columns: its first place among Wanted, or -1; nil when the table is not wanted
 	again [][2]int // places of a column that is wanted more than once: the first, another
 }

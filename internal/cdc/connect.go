@@ -23,6 +23,9 @@ const (
 	codeAdminShutdown          = "57P01"
 )
 
+// connectTimeout is what a connection may take at least, however short the sender's time-out is.
+const connectTimeout = 5 * time.Second
+
 func hasCode(err error, code string) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && e.Code == code
@@ -35,8 +38,9 @@ func (o Options) parseURL() (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, &SetupError{Problem: "the database URL is not of the form postgres://user:password@host:port/database"}
 	}
-	if config.ConnectTimeout == 0 || config.ConnectTimeout > o.SenderTimeout {
-		config.ConnectTimeout = o.SenderTimeout
+	// For a connection the server has to start a process, which takes longer than a sign of life on a busy machine.
+	if most := max(o.SenderTimeout, connectTimeout); config.ConnectTimeout == 0 || config.ConnectTimeout > most {
+		config.ConnectTimeout = most
 	}
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "walkey"
@@ -55,6 +59,9 @@ func (o Options) connectCatalog(ctx context.Context) (*pgx.Conn, error) {
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["lock_timeout"] = "0"
 	conn, err := pgx.ConnectConfig(ctx, config)
+	if pooler := PoolerRefusal(err); pooler != nil {
+		return nil, pooler
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
@@ -82,6 +89,9 @@ func (o Options) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if hasCode(err, codeInsufficientPrivilege) {
 		return nil, replicationRight(config.User, err)
+	}
+	if pooler := PoolerRefusal(err); pooler != nil {
+		return nil, pooler
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the replication connection: %w", err)
@@ -113,6 +123,9 @@ func (o Options) start(ctx context.Context, catalog *pgx.Conn, session Session) 
 
 func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.Conn, session Session) (*Stream, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if pooler := PoolerRefusal(err); pooler != nil {
+		return nil, pooler
+	}
 	if err != nil {
 		return nil, fmt.Errorf("identify the system: %w", err)
 	}
@@ -161,6 +174,7 @@ func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.
 	s.confirmed.Store(uint64(session.Confirmed))
 	s.follower.position = session.Confirmed
 	s.follower.decoder = newDecoder(o.Columns, &s.pool)
+	s.follower.decoder.roots = o.Roots
 	go s.follow()
 	return s, nil
 }

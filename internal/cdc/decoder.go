@@ -10,6 +10,8 @@ import (
 type decoder struct {
 	columns   func(Table) []string
 	relations map[uint32]*Relation // as the server described them on this connection
+	roots     *Roots               // nil: every relation goes by its own name
+	placed    *map[uint32]Table    // the entries of roots that the relations follow
 	build     builder
 
 	open      bool // between Begin and Commit; the next four describe that transaction
@@ -39,6 +41,9 @@ func newDecoder(columns func(Table) []string, p *pool) *decoder {
 func (d *decoder) decode(message []byte, at LSN) (progress, error) {
 	if d.open {
 		at = d.commit
+	}
+	if entries := d.roots.load(); entries != d.placed {
+		d.replace(entries)
 	}
 	r := reader{message: message}
 	kind := r.byte("the message type")
@@ -153,11 +158,11 @@ func (d *decoder) inside(r *reader) {
 func (d *decoder) readRelation(r *reader) uint32 {
 	oid := r.uint32("the relation OID")
 	relation := &Relation{OID: oid}
-	relation.Schema = r.text("the schema")
-	if relation.Schema == "" {
-		relation.Schema = "pg_catalog" // how pgoutput abbreviates it
+	relation.own.Schema = r.text("the schema")
+	if relation.own.Schema == "" {
+		relation.own.Schema = "pg_catalog" // how pgoutput abbreviates it
 	}
-	relation.Name = r.text("the name")
+	relation.own.Name = r.text("the name")
 	relation.Identity = r.byte("the replica identity")
 	switch relation.Identity {
 	case 'd', 'f', 'i', 'n':
@@ -186,14 +191,33 @@ func (d *decoder) readRelation(r *reader) uint32 {
 	// The server repeats itself after every invalidation of its own cache. The same shape stays the same Relation, so
 	// that what was worked out from it stays valid.
 	if known := d.relations[oid]; known == nil || !known.sameShape(relation) {
-		relation.want(d.columns(relation.Table))
-		d.relations[oid] = relation
+		d.place(relation)
 	}
 	return oid
 }
 
+// place finds the name that the relation goes by, works out what is wanted of it, and keeps it.
+func (d *decoder) place(r *Relation) {
+	r.Table = r.own
+	if d.placed != nil {
+		if root, listed := (*d.placed)[r.OID]; listed {
+			r.Table = root
+		}
+	}
+	r.want(d.columns(r.Table))
+	d.relations[r.OID] = r
+}
+
+// replace makes the relations that are known follow other entries of roots. What was delivered stays as it was.
+func (d *decoder) replace(entries *map[uint32]Table) {
+	d.placed = entries
+	for _, known := range d.relations {
+		d.place(&Relation{OID: known.OID, own: known.own, Identity: known.Identity, Columns: known.Columns})
+	}
+}
+
 func (r *Relation) sameShape(o *Relation) bool {
-	return r.Table == o.Table && r.Identity == o.Identity && slices.Equal(r.Columns, o.Columns)
+	return r.own == o.own && r.Identity == o.Identity && slices.Equal(r.Columns, o.Columns)
 }
 
 // want works out which values are kept. No names at all mean that the table is not wanted.

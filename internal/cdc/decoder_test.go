@@ -230,9 +230,37 @@ func TestRelationIsSharedUntilItsShapeChanges(t *testing.T) {
 	want := &Relation{
 		OID: 7, Table: Table{"public", "t"}, Identity: 'd', Wanted: []int{0},
 		Columns: []Column{{Name: "id", Identity: true, TypeOID: 25}, {Name: "title", TypeOID: 25}},
+		own:     Table{"public", "t"},
 		kept:    []int{0, -1},
 	}
 	if diff := cmp.Diff(want, one[0].Relation, cmp.AllowUnexported(Relation{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Roots are followed from the change on that is decoded after they were stored, also by relations described long before.
+func TestRoots(t *testing.T) {
+	t.Parallel()
+	d := newDecoder(func(t Table) []string {
+		if t.Name == "root" {
+			return []string{"id"}
+		}
+		return nil
+	}, &pool{})
+	d.roots = &Roots{}
+	d.roots.Store(map[uint32]Table{7: {"public", "root"}})
+	pieces, err := decodeAll(d, begin(100, 5), relation(7, "public.leaf", 'd', "*id"), insert(7, "1"),
+		relation(8, "public.next", 'd', "*id"), insert(8, "2"), commit(100, 140))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.roots.Store(map[uint32]Table{8: {"public", "root"}})
+	later, err := decodeAll(d, begin(150, 6), insert(7, "3"), insert(8, "4"), commit(150, 160))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"INSERT public.root new[id=1]", "INSERT public.root new[id=4]"}
+	if diff := cmp.Diff(want, changes(append(pieces, later...))); diff != "" {
 		t.Error(diff)
 	}
 }

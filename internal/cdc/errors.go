@@ -107,6 +107,24 @@ func MessageName(kind byte) string {
 		return "Truncate"
 	case 'M':
 		return "Message"
+	case 'S':
+		return "Stream Start"
+	case 'E':
+		return "Stream Stop"
+	case 'c':
+		return "Stream Commit"
+	case 'A':
+		return "Stream Abort"
+	case 'p':
+		return "Stream Prepare"
+	case 'b':
+		return "Begin Prepare"
+	case 'P':
+		return "Prepare"
+	case 'K':
+		return "Commit Prepared"
+	case 'r':
+		return "Rollback Prepared"
 	case 0:
 		return "empty"
 	default:

@@ -36,6 +36,11 @@ func Open(ctx context.Context, o Options) (*Stream, error) {
 	if p.session, err = p.examine(ctx); err != nil {
 		return nil, err
 	}
+	if pooled, err := ThroughPooler(ctx, catalog); err != nil {
+		return nil, err
+	} else if pooled {
+		o.Logger.Warn("something between here and the server makes up process ids, as a pooler does: let DATABASE_URL name the server itself")
+	}
 	for {
 		if err := p.prepare(ctx); err != nil {
 			return nil, err

@@ -23,6 +23,8 @@ type Options struct {
 	// not wanted: its changes are not delivered. It is called when the stream describes the table, from a goroutine of
 	// the stream.
 	Columns func(Table) []string
+	// Roots is optional; see there.
+	Roots *Roots
 	// NewSlot drops the slot when it exists and makes it anew, which skips what was not confirmed: the way out of
 	// ErrPublicationMissing.
 	NewSlot bool

@@ -78,34 +78,6 @@ func TestSetupErrors(t *testing.T) {
 		sql     string
 		mends   bool // the SQL that is given makes Open succeed
 	}{{
-		name:    "a publication without the table",
-		setup:   []string{createTable("t"), createTable("other"), `CREATE PUBLICATION walkey FOR TABLE other`},
-		tables:  []string{"t", "other"},
-		problem: "publication walkey does not contain public.t",
-		sql:     `ALTER PUBLICATION "walkey" ADD TABLE "public"."t";`,
-		mends:   true,
-	}, {
-		name:    "a publication that leaves out a kind of change",
-		setup:   []string{createTable("t"), `CREATE PUBLICATION walkey FOR TABLE t WITH (publish = 'insert, update, delete')`},
-		problem: "publication walkey does not publish every kind of change",
-		sql:     `ALTER PUBLICATION "walkey" SET (publish = 'insert, update, delete, truncate');`,
-		mends:   true,
-	}, {
-		name:    "a publication with a row filter",
-		setup:   []string{createTable("t"), `CREATE PUBLICATION walkey FOR TABLE t WHERE (id > 1)`},
-		problem: "publication walkey keeps back some rows of public.t",
-		sql:     `ALTER PUBLICATION "walkey" DROP TABLE "public"."t"; ALTER PUBLICATION "walkey" ADD TABLE "public"."t";`,
-		mends:   true,
-	}, {
-		name: "a publication of partitions by their own names",
-		setup: []string{
-			`CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)`, `CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10)`,
-			`CREATE PUBLICATION walkey FOR TABLE t`,
-		},
-		problem: "publication walkey publishes the partitions of public.t under their own names",
-		sql:     `ALTER PUBLICATION "walkey" SET (publish_via_partition_root = true);`,
-		mends:   true,
-	}, {
 		name:    "a table without a primary key",
 		setup:   []string{`CREATE TABLE t (id int)`},
 		problem: "no replica identity, so that a published update or delete would fail: public.t",
@@ -229,11 +201,6 @@ func TestNamesThatNeedQuotes(t *testing.T) {
 	if diff := cmp.Diff([]string{`INSERT sche'ma.ta"ble new[id=1 title=one]`}, changes(f.until(d.mark()))); diff != "" {
 		t.Error(diff)
 	}
-	f.close()
-	d.run(createTable("t"))
-	o.Tables = append(o.Tables, Table{"public", "t"})
-	d.run(d.setupError(o).SQL)
-	d.open(o)
 }
 
 func TestOpenWaitsForTables(t *testing.T) {

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (p *preparation) ensureSlot(ctx context.Context) (*slot, error) {
 		case s.confirmed < p.published:
 			why = "it is older than the publication"
 		case p.NewSlot && !p.session.SlotCreated:
-			why = "a new one was asked for"
+			why = "the publication did not exist at its position"
 		default:
 			return s, nil
 		}
@@ -80,6 +81,7 @@ func (p *preparation) ensureSlot(ctx context.Context) (*slot, error) {
 				return nil, p.slotError("drop", err)
 			}
 		}
+		p.session.SlotReason = why
 	}
 	if err := p.createSlot(ctx); err != nil {
 		if hasCode(err, codeDuplicateObject) {
@@ -88,6 +90,7 @@ func (p *preparation) ensureSlot(ctx context.Context) (*slot, error) {
 		return nil, p.slotError("make", err)
 	}
 	p.session.SlotCreated = true
+	p.session.SlotReason = cmp.Or(p.session.SlotReason, "there was none")
 	p.Logger.Info("made the replication slot", zap.String("slot", p.Slot))
 	return p.again(ctx)
 }
@@ -122,13 +125,21 @@ func (p *preparation) createSlot(ctx context.Context) error {
 	made := make(chan error, 1)
 	go func() {
 		defer stop()
-		_, err := p.catalog.Exec(ctx, `SELECT pg_create_logical_replication_slot($1, 'pgoutput')`, p.Slot)
+		_, err := p.catalog.Exec(ctx, p.slotStatement(), p.Slot)
 		made <- err
 	}()
 	if sleep(making, slowSlot) == nil {
 		p.tellBlockers(making)
 	}
 	return <-made
+}
+
+// slotStatement makes the slot. From version 17 on a standby that synchronises slots carries it through a promotion.
+func (p *preparation) slotStatement() string {
+	if p.session.ServerVersion >= 170000 {
+		return `SELECT pg_create_logical_replication_slot($1, 'pgoutput', temporary => false, twophase => false, failover => true)`
+	}
+	return `SELECT pg_create_logical_replication_slot($1, 'pgoutput')`
 }
 
 // tellBlockers tells which transactions the making of the slot waits for, until ctx ends. That it cannot look is no

@@ -23,6 +23,8 @@ type Session struct {
 	Confirmed LSN
 	// SlotCreated: Open made the slot, so nothing that committed before it will come.
 	SlotCreated bool
+	// SlotReason says why, for people: there was none, the server gave its WAL up, and so on.
+	SlotReason string
 	// BlockSize and SegmentSize are those of the WAL, in bytes.
 	BlockSize, SegmentSize uint64
 }

@@ -28,8 +28,8 @@ func TestChanges(t *testing.T) {
 	}, {
 		name:   "truncate",
 		setup:  []string{`CREATE TABLE child (id int PRIMARY KEY REFERENCES t)`},
-		change: []string{`TRUNCATE t, child`, `TRUNCATE t CASCADE`},
-		want:   []string{"TRUNCATE public.t", "TRUNCATE public.t"},
+		change: []string{`TRUNCATE t, child`, `TRUNCATE t CASCADE`, `TRUNCATE t RESTART IDENTITY CASCADE`},
+		want:   []string{"TRUNCATE public.t", "TRUNCATE public.t", "TRUNCATE public.t"},
 	}, {
 		name:   "a changed primary key",
 		change: []string{`INSERT INTO t VALUES (1, 'one')`, `UPDATE t SET id = 2`},
@@ -78,6 +78,49 @@ func TestChanges(t *testing.T) {
 			"INSERT public.t new[id=1 title=one]", "INSERT public.t new[id=2 title=two]", "INSERT public.t new[id=3 ?:absent]",
 			"INSERT public.t new[id=4 ?:absent], INSERT public.t new[id=5 title=five]", "INSERT public.t new[id=6 ?:absent]",
 		},
+	}, {
+		name: "a column is retyped inside a transaction",
+		change: []string{
+			`BEGIN; INSERT INTO t VALUES (1, '7'); ALTER TABLE t ALTER title TYPE int USING title::int + 1; INSERT INTO t VALUES (2, 9); COMMIT`,
+		},
+		// The rewrite itself is not told.
+		want: []string{"INSERT public.t new[id=1 title=7], INSERT public.t new[id=2 title=9]"},
+	}, {
+		name: "the table is dropped, made again and published again",
+		change: []string{
+			`INSERT INTO t VALUES (1, 'one')`, `DROP TABLE t`, createTable("t"), `ALTER PUBLICATION walkey ADD TABLE t`, `INSERT INTO t VALUES (2, 'two')`,
+		},
+		want: []string{"INSERT public.t new[id=1 title=one]", "INSERT public.t new[id=2 title=two]"},
+	}, {
+		name: "types of all sorts",
+		setup: []string{
+			`DROP TABLE t`, `CREATE TYPE mood AS ENUM ('so so', 'fine')`, `CREATE DOMAIN short AS text CHECK (length(value) < 9)`, `CREATE TYPE pair AS (a int, b text)`,
+			`CREATE TABLE t (id uuid, title mood, n short, list text[], two pair, twice text GENERATED ALWAYS AS (n || n) STORED, PRIMARY KEY (id, n))`,
+		},
+		change: []string{
+			`INSERT INTO t VALUES ('00000000-0000-0000-0000-0000000000AB', 'so so', 'a:b', '{x,"y z"}', '(1,"c d")')`,
+			`UPDATE t SET title = 'fine'`, `DELETE FROM t`,
+		},
+		want: []string{
+			`INSERT public.t new[id=00000000-0000-0000-0000-0000000000ab title=so so]`,
+			`UPDATE public.t new[id=00000000-0000-0000-0000-0000000000ab title=fine]`,
+			`DELETE public.t old[id=00000000-0000-0000-0000-0000000000ab title:absent]`,
+		},
+	}, {
+		name:   "a column list",
+		setup:  []string{`CREATE PUBLICATION walkey FOR TABLE t (id)`},
+		change: []string{`INSERT INTO t VALUES (1, 'one')`, `UPDATE t SET title = 'uno'`, `DELETE FROM t`},
+		want:   []string{"INSERT public.t new[id=1 ?:absent]", "UPDATE public.t new[id=1 ?:absent]", "DELETE public.t old[id=1 ?:absent]"},
+	}, {
+		name:   "a publication for a schema",
+		setup:  []string{`CREATE PUBLICATION walkey FOR TABLES IN SCHEMA public`, createTable("unasked")},
+		change: []string{`INSERT INTO t VALUES (1, 'one')`, `ALTER TABLE t RENAME TO gone`, createTable("t"), `INSERT INTO gone VALUES (2, 'two')`, `INSERT INTO t VALUES (3, 'three')`},
+		want:   []string{"INSERT public.t new[id=1 title=one]", "INSERT public.gone new[id=2 title=two]", "INSERT public.t new[id=3 title=three]"},
+	}, {
+		name:   "a publication for all tables",
+		setup:  []string{`CREATE PUBLICATION walkey FOR ALL TABLES`},
+		change: []string{`INSERT INTO t VALUES (1, 'one')`},
+		want:   []string{"INSERT public.t new[id=1 title=one]"},
 	}, {
 		name:   "a partitioned table under its own name",
 		setup:  []string{`DROP TABLE t`, `CREATE TABLE t (id int PRIMARY KEY, title text) PARTITION BY RANGE (id)`, `CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10)`, `CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20)`},
@@ -159,7 +202,7 @@ func TestSessionDescribesTheServer(t *testing.T) {
 		SystemID:  d.query(`SELECT system_identifier::text FROM pg_control_system()`),
 		Timeline:  1,
 		Database:  d.query(`SELECT current_database()`),
-		BlockSize: 8192, SegmentSize: 16 << 20, SlotCreated: true,
+		BlockSize: 8192, SegmentSize: 16 << 20, SlotCreated: true, SlotReason: "there was none",
 		ServerVersion: s.ServerVersion, WALEnd: s.WALEnd, Confirmed: s.Confirmed,
 	}
 	if diff := cmp.Diff(want, s); diff != "" {

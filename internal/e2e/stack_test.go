@@ -93,7 +93,7 @@ type program struct {
 // startAPI starts an api and waits until it is ready. env is added to its environment.
 func (s *stack) startAPI(env ...string) *program {
 	s.t.Helper()
-	return s.start("api", "API_ADDR", append([]string{"API_ADMIN_ADDR=127.0.0.1:0"}, env...))
+	return s.start("api", "API_ADDR", append([]string{"API_ADMIN_ADDR=127.0.0.1:0", "API_COOKIE_SECURE=false"}, env...))
 }
 
 // startInvalidator starts an invalidator and waits until it is ready.

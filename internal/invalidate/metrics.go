@@ -16,6 +16,7 @@ type Metrics struct {
 	received  atomic.Uint64 // LSN
 	confirmed atomic.Uint64 // LSN
 	lastBeat  atomic.Int64  // unix nanoseconds
+	uncovered atomic.Int64  // tables
 
 	transactions prometheus.Counter
 	changes      *prometheus.CounterVec
@@ -23,6 +24,7 @@ type Metrics struct {
 	existed      prometheus.Counter
 	resyncs      *prometheus.CounterVec
 	sessions     prometheus.Counter
+	silent       *prometheus.CounterVec
 	beats        prometheus.Counter
 	latency      prometheus.Histogram
 	gauges       []prometheus.Collector
@@ -48,6 +50,7 @@ func NewMetrics() *Metrics {
 		existed:      counter("deleted_keys_existed_total", "Deleted keys that existed."),
 		resyncs:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_resyncs_total", Help: "Times that every key was deleted because changes may have been missed."}, []string{"reason"}),
 		sessions:     counter("sessions_ended_total", "Sessions with Postgres and Valkey that broke."),
+		silent:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_catalog_changes_total", Help: "Times that a table's keys were deleted because the catalog showed a change that the stream does not tell."}, []string{"table"}),
 		beats:        counter("heartbeats_total", "Heartbeats that Valkey acknowledged."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "walkey_commit_to_delete_seconds", Help: "From the commit's timestamp to the acknowledged delete of its keys, by the clocks of Postgres and this process.",
@@ -65,6 +68,9 @@ func NewMetrics() *Metrics {
 	})
 	gauge("received_lsn_bytes", "Position up to which the stream was received.", func() float64 { return float64(m.received.Load()) })
 	gauge("confirmed_lsn_bytes", "Position up to which everything is deleted and confirmed.", func() float64 { return float64(m.confirmed.Load()) })
+	gauge("uncovered_tables", "Tables of the rules of which not every change reaches the stream, so that their keys are deleted all the time. The log says what mends it.", func() float64 {
+		return float64(m.uncovered.Load())
+	})
 	gauge("heartbeat_age_seconds", "Time since Valkey acknowledged the last heartbeat; -1 before the first.", func() float64 {
 		if at := m.lastBeat.Load(); at != 0 {
 			return time.Since(time.Unix(0, at)).Seconds()
@@ -78,7 +84,7 @@ func NewMetrics() *Metrics {
 func (m *Metrics) Role() string { return m.role.String() }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.sessions, m.beats, m.latency}, m.gauges...)
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.sessions, m.silent, m.beats, m.latency}, m.gauges...)
 }
 
 // Describe implements [prometheus.Collector].

@@ -21,6 +21,10 @@ type note struct {
 	Valkey   cache.Identity `json:"valkey"`
 	Rules    string         `json:"rules"`
 	LSN      string         `json:"lsn"`
+	// Tables are hashes of what the catalog said of each table when its keys were last deleted because it changed.
+	Tables map[string]string `json:"tables"`
+	// Unsettled are transactions whose end has the keys of a table deleted again.
+	Unsettled map[string][]uint64 `json:"unsettled,omitempty"`
 
 	lsn cdc.LSN
 }
@@ -46,13 +50,16 @@ func decodeNote(text string) (*note, error) {
 	return &n, nil
 }
 
+// slotIsNew is a reason of gap.
+const slotIsNew = "the slot is new"
+
 // gap says why a session that finds the note old can't trust what Valkey holds;
 // "" when nothing was missed. now describes the session: its LSN is the slot's
 // confirmed position, walEnd the end of the server's WAL.
 func gap(old *note, now *note, slotCreated bool, walEnd cdc.LSN) string {
 	switch {
-	case slotCreated:
-		return "the slot is new"
+	case slotCreated && old == nil:
+		return slotIsNew
 	case old == nil:
 		return "Valkey holds no note of earlier progress"
 	case old.SystemID != now.SystemID:
@@ -61,6 +68,8 @@ func gap(old *note, now *note, slotCreated bool, walEnd cdc.LSN) string {
 		return "another timeline"
 	case old.Database != now.Database || old.Slot != now.Slot:
 		return "another database or slot"
+	case slotCreated:
+		return slotIsNew
 	case walEnd < old.lsn:
 		return "the server's WAL ends before the noted position: restored from a backup"
 	case now.lsn > old.lsn:

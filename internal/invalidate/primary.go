@@ -49,7 +49,11 @@ func connectPrimary(ctx context.Context, url string) (*primary, error) {
 	config.RuntimeParams["application_name"] = "walkey invalidator gate"
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_session_timeout"] = "0"
+	config.RuntimeParams["jit"] = "off" // would cost more than any question that is asked here
 	conn, err := pgx.ConnectConfig(ctx, config)
+	if pooler := cdc.PoolerRefusal(err); pooler != nil {
+		return nil, pooler
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the primary: %w", err)
 	}

@@ -86,3 +86,33 @@ func TestProgressStandsBeforeACommitThatHangs(t *testing.T) {
 		return outcome != cache.BypassToken
 	})
 }
+
+// Progress stands while changes of a table don't reach the stream: who knows of one is answered past the cache, although the
+// stream is beyond it.
+func TestNoProgressWhileATableIsUncovered(t *testing.T) {
+	t.Parallel()
+	b := database(t, plain("t"), "insert into t values (2, 'old')", "create publication walkey for table t where (id > 1)")
+	b.run(Switches{})
+	b.stored(1, "old")
+	b.eventually("it is told", func() bool { return b.metrics.uncovered.Load() == 1 })
+	var since uint64
+	for i := range 6 {
+		want := fmt.Sprint("title ", i)
+		b.exec("update t set title = '" + want + "' where id = 1")
+		since = b.position()
+		confirmed := b.metrics.confirmed.Load()
+		b.exec("update t set title = 'seen' where id = 2")
+		b.eventually("the stream is beyond it", func() bool { return b.metrics.confirmed.Load() > max(confirmed, since) })
+		if title, outcome := b.titleSince(1, since); title != want || outcome != cache.BypassToken {
+			t.Errorf("%q (%s) after %q was written", title, outcome, want)
+		}
+	}
+	b.exec("alter publication walkey set table t")
+	b.eventually("progress goes on", func() bool {
+		title, outcome := b.titleSince(1, since)
+		if title != "title 5" {
+			t.Fatalf("got %q (%s)", title, outcome)
+		}
+		return outcome != cache.BypassToken
+	})
+}

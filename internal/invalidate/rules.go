@@ -52,6 +52,8 @@ const builtIn = `
 tables:
   public.materials:
     keys: [materials_list_active, "material:{id}", "page:materials"]
+  public.editors:
+    keys: ["user_profile:lang:{language}:user_id:{id}"]
 `
 
 // LoadRules reads the rules file at path, or gives the built-in rules when path

@@ -27,17 +27,21 @@ func TestBuiltInRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	materials := cdc.Table{Schema: "public", Name: "materials"}
-	if diff := cmp.Diff([]cdc.Table{materials}, rules.Tables()); diff != "" {
+	editors := cdc.Table{Schema: "public", Name: "editors"}
+	if diff := cmp.Diff([]cdc.Table{editors, materials}, rules.Tables()); diff != "" {
 		t.Errorf("tables (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"id"}, rules.Columns(materials)); diff != "" {
+		t.Errorf("columns (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"id", "language"}, rules.Columns(editors)); diff != "" {
 		t.Errorf("columns (-want +got):\n%s", diff)
 	}
 	keys, patterns := rules.Everything()
 	if diff := cmp.Diff([]string{"bloodofjesus:materials_list_active", "bloodofjesus:page:materials"}, keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"bloodofjesus:material:*"}, patterns); diff != "" {
+	if diff := cmp.Diff([]string{"bloodofjesus:material:*", "bloodofjesus:user_profile:lang:*:user_id:*"}, patterns); diff != "" {
 		t.Errorf("patterns (-want +got):\n%s", diff)
 	}
 }

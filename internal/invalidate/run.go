@@ -24,12 +24,15 @@ type Options struct {
 	Metrics     *Metrics // nil: not measured
 	Logger      *zap.Logger
 	Switches    Switches
+
+	told map[Finding]bool // what the log has been told
 }
 
 // Switches turn mechanisms off, so that tests can show what each is for. They are
 // for tests alone.
 type Switches struct {
-	NoGate bool // delete as soon as a commit is delivered, visible or not
+	NoGate  bool // delete as soon as a commit is delivered, visible or not
+	NoWatch bool // do not look at the catalog
 }
 
 const (

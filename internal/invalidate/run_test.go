@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,15 +32,28 @@ type bundle struct {
 	options  cache.Options
 	cache    *cache.Cache
 	metrics  *Metrics
+	rules    string
+	row      func(table string) string // SQL of what is cached of row $1 of a table
+	log      *zap.Logger
+	user     string // of the invalidator; empty: as the tests
 }
 
 func setup(t *testing.T) *bundle {
 	t.Helper()
-	b := &bundle{t: t, postgres: embeddedtest.Postgres(t), valkey: embeddedtest.Valkey(t)}
-	b.url = b.postgres.URL()
-	b.conn = b.connect()
+	p := embeddedtest.Postgres(t)
+	b := setupOn(t, p, p.URL())
 	b.exec("create table t (id int primary key, title text)")
 	b.exec("insert into t values (1, 'old'), (2, 'old')")
+	return b
+}
+
+// setupOn is a bundle on a database without tables.
+func setupOn(t *testing.T, p *embedded.Postgres, url string) *bundle {
+	t.Helper()
+	b := &bundle{t: t, postgres: p, valkey: embeddedtest.Valkey(t), url: url, rules: `tables: {t: {keys: ["t:{id}"]}}`}
+	b.log = zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))
+	b.row = func(table string) string { return "select title::text from " + table + " where id = $1" }
+	b.conn = b.connect()
 	b.options = cache.Options{Host: b.valkey.Host(), Port: b.valkey.Port(), Prefix: "p", Logger: zap.NewNop()}
 	c, err := cache.Open(b.options)
 	if err != nil {
@@ -66,8 +81,8 @@ func (b *bundle) exec(sql string) {
 	}
 }
 
-// run runs an invalidator until the test ends.
-func (b *bundle) run(switches Switches) {
+// run runs an invalidator until the test ends, or stop is called.
+func (b *bundle) run(switches Switches) (stop func()) {
 	b.t.Helper()
 	eraser, err := cache.OpenEraser(b.options)
 	if err != nil {
@@ -78,35 +93,63 @@ func (b *bundle) run(switches Switches) {
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Options{
-			DatabaseURL: b.url, Slot: "walkey", Publication: "walkey",
-			Rules: mustParse(b.t, `tables: {t: {keys: ["t:{id}"]}}`), Eraser: eraser,
-			Metrics: b.metrics, Logger: zaptest.NewLogger(b.t, zaptest.Level(zap.InfoLevel)), Switches: switches,
+			DatabaseURL: b.invalidatorURL(), Slot: b.slot(), Publication: "walkey",
+			Rules: mustParse(b.t, b.rules), Eraser: eraser,
+			Metrics: b.metrics, Logger: b.log, Switches: switches,
 		})
 	}()
-	b.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			b.t.Errorf("Run ended with %v", err)
 		}
 		eraser.Close()
 	})
+	b.t.Cleanup(stop)
+	return stop
+}
+
+// slot is the name of the slot: databases of one server need different ones.
+func (b *bundle) slot() string {
+	if name := b.conn.Config().Database; name != "postgres" {
+		return "walkey_" + name
+	}
+	return "walkey"
+}
+
+func (b *bundle) invalidatorURL() string {
+	if b.user == "" {
+		return b.url
+	}
+	return strings.Replace(b.url, "//postgres@", "//"+b.user+"@", 1)
 }
 
 // title is what the cache says row id's title is.
 func (b *bundle) title(id int) (string, cache.Outcome) {
 	b.t.Helper()
-	return b.read(b.cache.Fetch(b.t.Context(), b.at(id), cache.Lists, b.load(id)))
+	return b.cached("t", id)
 }
 
 // titleSince is what the cache says to someone who knows of a change that ended at a position in the WAL.
 func (b *bundle) titleSince(id int, since uint64) (string, cache.Outcome) {
 	b.t.Helper()
-	return b.read(b.cache.FetchSince(b.t.Context(), b.at(id), cache.Lists, since, b.load(id)))
+	at := b.cache.At(fmt.Sprintf("t:%d", id))
+	return b.read(b.cache.FetchSince(b.t.Context(), at, cache.Lists, since, b.load(b.row("t"), id)))
 }
 
-func (b *bundle) at(id int) cache.Address { return b.cache.At(fmt.Sprintf("t:%d", id)) }
+// cached is what the cache says of a row, "" when there is none.
+func (b *bundle) cached(table string, id int) (string, cache.Outcome) {
+	b.t.Helper()
+	return b.fetch(fmt.Sprintf("%s:%d", table, id), b.row(table), id)
+}
 
-func (b *bundle) load(id int) cache.Loader {
+// fetch is what the cache says of a key, which is loaded by a query.
+func (b *bundle) fetch(key, sql string, args ...any) (string, cache.Outcome) {
+	b.t.Helper()
+	return b.read(b.cache.Fetch(b.t.Context(), b.cache.At(key), cache.Lists, b.load(sql, args...)))
+}
+
+func (b *bundle) load(sql string, args ...any) cache.Loader {
 	return func(ctx context.Context) (cache.Content, error) {
 		conn, err := pgx.Connect(ctx, b.url)
 		if err != nil {
@@ -114,7 +157,7 @@ func (b *bundle) load(id int) cache.Loader {
 		}
 		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 		var title string
-		err = conn.QueryRow(ctx, "select title from t where id = $1", id).Scan(&title)
+		err = conn.QueryRow(ctx, sql, args...).Scan(&title)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return cache.Content{Absent: true}, nil
 		}
@@ -126,6 +169,9 @@ func (b *bundle) read(value cache.Value, outcome cache.Outcome, err error) (stri
 	b.t.Helper()
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	if value.Absent() {
+		return "", outcome
 	}
 	body, err := value.Identity()
 	if err != nil {
@@ -149,9 +195,15 @@ func (b *bundle) eventually(what string, condition func() bool) {
 
 func (b *bundle) stored(id int, want string) {
 	b.t.Helper()
-	b.eventually(fmt.Sprintf("row %d is stored as %q", id, want), func() bool {
-		title, outcome := b.title(id)
-		return title == want && outcome == cache.HitLocal
+	b.keeps("t", id, want)
+}
+
+// keeps waits until a row is stored as want.
+func (b *bundle) keeps(table string, id int, want string) {
+	b.t.Helper()
+	b.eventually(fmt.Sprintf("row %d of %s is stored as %q", id, table, want), func() bool {
+		got, outcome := b.cached(table, id)
+		return got == want && outcome == cache.HitLocal
 	})
 }
 

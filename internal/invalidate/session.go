@@ -30,6 +30,7 @@ const (
 	maxScans = 16
 	// deleteTimeout bounds one pipelined delete; deletePatience all tries of one.
 	deleteTimeout, deletePatience = 5 * time.Second, 2 * time.Second
+	senderTimeout                 = 9 * time.Second
 	// drainTimeout bounds the last note and confirmation of a session that ends.
 	drainTimeout = 3 * time.Second
 )
@@ -45,6 +46,7 @@ type session struct {
 	eraser  *cache.Eraser
 	primary *primary
 	stream  *cdc.Stream
+	watch   *watch
 	note    note
 
 	queue     queue
@@ -77,15 +79,22 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 	}
 	defer s.primary.close(ctx)
 	defer m.role.Store(roleStarting)
+	s.watch = &watch{session: s}
+	if err = s.watch.open(ctx); err != nil {
+		return err
+	}
 	s.stream, err = cdc.Open(ctx, cdc.Options{
 		DatabaseURL: o.DatabaseURL,
 		Slot:        o.Slot,
 		Publication: o.Publication,
 		Tables:      o.Rules.Tables(),
 		Columns:     o.Rules.Columns,
+		Roots:       &s.watch.roots,
 		OnWait:      s.waiting,
 		NewSlot:     newSlot,
-		Logger:      o.Logger,
+		// The server gives a frozen holder up after this time, and another process takes the slot within ten seconds.
+		SenderTimeout: senderTimeout,
+		Logger:        o.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the stream: %w", err)
@@ -145,12 +154,18 @@ func (s *session) begin(ctx context.Context) error {
 		return err
 	}
 	reason := gap(old, &s.note, source.SlotCreated, source.WALEnd)
+	if reason == slotIsNew {
+		reason += ": " + source.SlotReason
+	}
 	if reason != "" {
 		if err := s.resynchronise(ctx, reason); err != nil {
 			return err
 		}
 	} else {
 		s.note.lsn = max(s.note.lsn, old.lsn)
+	}
+	if err := s.watch.begin(ctx, old); err != nil {
+		return err
 	}
 	s.queue.position = source.Confirmed // what committed before it was deleted by an earlier session, or just now
 	s.confirmed = source.Confirmed
@@ -255,9 +270,17 @@ func (s *session) prove(ctx context.Context) error {
 		}
 		return nil
 	}
+	if s.watch.mustRest() {
+		return nil
+	}
 	insert, err := s.primary.insertPosition(ctx)
 	if err != nil {
 		return err
+	}
+	if !s.opts.Switches.NoWatch {
+		if err := s.watch.look(ctx); err != nil {
+			return err
+		}
 	}
 	s.heart.begin(insert, time.Now())
 	return nil
@@ -409,7 +432,7 @@ func (s *session) lookAgain() {
 // publishSoon publishes at once, or as soon as it may be done again. Who has written a
 // change waits for this, so it does not wait for the next note.
 func (s *session) publishSoon(ctx context.Context) error {
-	if s.queue.watermark() <= s.published {
+	if s.queue.watermark() <= s.published || s.watch.unsure() {
 		return nil
 	}
 	if wait := progressInterval - time.Since(s.publishedAt); wait > 0 {
@@ -422,7 +445,7 @@ func (s *session) publishSoon(ctx context.Context) error {
 // publish tells readers how far the deletes have come.
 func (s *session) publish(ctx context.Context) error {
 	mark := s.queue.watermark()
-	if mark <= s.published {
+	if mark <= s.published || s.watch.unsure() {
 		return nil
 	}
 	var refused error

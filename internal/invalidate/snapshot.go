@@ -17,31 +17,33 @@ type snapshot struct {
 
 // parseSnapshot reads the text form xmin:xmax:xip,xip,…
 func parseSnapshot(text string) (snapshot, error) {
-	bad := func() (snapshot, error) { return snapshot{}, fmt.Errorf("snapshot %q is not xmin:xmax:list", text) }
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
-		return bad()
+		return snapshot{}, errSnapshot(text)
 	}
 	var s snapshot
 	var err error
 	if s.xmin, err = strconv.ParseUint(parts[0], 10, 64); err != nil {
-		return bad()
+		return snapshot{}, errSnapshot(text)
 	}
 	if s.xmax, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
-		return bad()
+		return snapshot{}, errSnapshot(text)
 	}
-	if parts[2] != "" {
-		for id := range strings.SplitSeq(parts[2], ",") {
-			xid, err := strconv.ParseUint(id, 10, 64)
-			if err != nil {
-				return bad()
-			}
-			s.running = append(s.running, xid)
+	if parts[2] == "" {
+		return s, nil
+	}
+	for id := range strings.SplitSeq(parts[2], ",") {
+		xid, err := strconv.ParseUint(id, 10, 64)
+		if err != nil {
+			return snapshot{}, errSnapshot(text)
 		}
-		slices.Sort(s.running)
+		s.running = append(s.running, xid)
 	}
+	slices.Sort(s.running)
 	return s, nil
 }
+
+func errSnapshot(text string) error { return fmt.Errorf("snapshot %q is not xmin:xmax:list", text) }
 
 // widen gives the 32-bit xid of a Begin message its epoch: the full xid that is
 // nearest to the snapshot's xmax. Multiplying the present epoch would be wrong on

@@ -1,9 +1,6 @@
 package program
 
 import (
-	"io"
-	"os"
-
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -31,13 +28,4 @@ func (o *Logging) Logger(p *Process) (*zap.Logger, zap.AtomicLevel) {
 	}
 	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(p.Stderr)), level)
 	return zap.New(core).Named(p.Name), level
-}
-
-func onTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -3,22 +3,50 @@ package program
 import (
 	"errors"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Postgres is the group of options that name the primary.
+// defaultDatabaseURL holds where neither DATABASE_URL nor a variable of libpq names a server.
+const defaultDatabaseURL = "postgres://postgres@127.0.0.1:5432/postgres"
+
+// Postgres is the group of options that name the primary. An empty DatabaseURL leaves it to the PG* variables, which
+// pgx reads; what they say counts beside a URL too, for all that the URL does not say.
 type Postgres struct {
-	DatabaseURL string `env:"DATABASE_URL" default:"postgres://postgres@127.0.0.1:5432/postgres" placeholder:"URL" help:"The Postgres primary. Without sslmode the connection falls back to plain text: say sslmode=verify-full outside one machine."`
+	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"The Postgres primary. Default: what PGHOST, PGPORT, PGUSER, PGDATABASE or PGSERVICE say, else postgres://postgres@127.0.0.1:5432/postgres. Without sslmode the connection falls back to plain text: say sslmode=verify-full outside one machine."`
 }
 
-// Check reports a connection string that pgx can't use. It never quotes the string: a malformed one can't be redacted
-// reliably.
+// namingVariables are those of libpq that name a server, a database or a role: with one of them the default of
+// DATABASE_URL does not hold. The others (PGPASSWORD, PGSSLMODE …) add to it.
+var namingVariables = []string{"PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"}
+
+// Check puts the default in, and reports a connection string that pgx can't use. It never quotes the string: a malformed
+// one can't be redacted reliably.
 func (o *Postgres) Check(p *Problems) {
-	if _, err := pgx.ParseConfig(o.DatabaseURL); err != nil {
-		p.Add("DATABASE_URL", "%s", describeURLMistake(o.DatabaseURL, err))
+	variable := "DATABASE_URL"
+	if o.DatabaseURL == "" {
+		o.DatabaseURL = defaultDatabaseURL
+		for _, name := range namingVariables {
+			if _, found := p.Lookup(name); !found {
+				continue
+			}
+			if os.Getenv(name) == "" {
+				p.Add(name, "counts in the environment only, not in .env or as %s_FILE; give DATABASE_URL there", name)
+				continue
+			}
+			o.DatabaseURL, variable = "", name
+		}
+	}
+	_, err := pgx.ParseConfig(o.DatabaseURL)
+	switch {
+	case err == nil:
+	case variable != "DATABASE_URL":
+		p.Add(variable, "with the other PG* variables it does not make a connection that can be used; see PGSERVICEFILE, PGPASSFILE and the PGSSL* variables")
+	default:
+		p.Add(variable, "%s", describeURLMistake(o.DatabaseURL, err))
 	}
 }
 

@@ -92,7 +92,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("draining the %s: %w", s.name, err), s.http.Close())
 	}
-	<-served
+	if stopped := <-served; !errors.Is(stopped, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serving the %s: %w", s.name, stopped))
+	}
 	return err
 }
 

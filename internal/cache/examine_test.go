@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestExamine(t *testing.T) {
+	t.Parallel()
+	b := setup(t, "maxmemory=64mb", "maxmemory-policy=volatile-lru", "tracking-table-max-keys=1234")
+	b.must("SET", "p:constant", "kept")
+	s, err := b.eraser.Examine(t.Context(), []string{"p:constant"}, []string{"p:material:*", "other:*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Product == "" || s.Version == "" || s.Role != "master" || s.Cluster || s.MaxMemory != 64<<20 || s.UsedMemory == 0 ||
+		s.Policy != "volatile-lru" || s.TrackedLimit != 1234 || s.User != "default" || len(s.Denied) != 0 {
+		t.Errorf("%+v", s)
+	}
+	if s.SkewErr <= 0 || max(s.Skew, -s.Skew) > s.SkewErr {
+		t.Errorf("the clock of this machine is %s ± %s before itself", s.Skew, s.SkewErr)
+	}
+	if !b.exists("p:constant") {
+		t.Error("a key was deleted")
+	}
+	if keys, err := b.do("KEYS", "*doctor*").AsStrSlice(); err != nil || len(keys) > 0 {
+		t.Errorf("left behind: %q, %v", keys, err)
+	}
+}
+
+// What the user may not do is a finding, and granting it as it is named mends it.
+func TestExamineWithoutRights(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.must("ACL", "SETUSER", "weak", "on", ">secret", "~p:*", "+@all", "-unlink", "-scan", "-info", "-client|tracking", "-time", "-config", "-acl")
+	e := b.openEraser(func(o *Options) { o.Username, o.Password = "weak", "secret" })
+	s, err := e.Examine(t.Context(), []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"TIME", "INFO", "UNLINK", "SCAN", "CLIENT TRACKING", "key raw", "key other:*"}, s.Denied); diff != "" {
+		t.Errorf("denied (-want +got):\n%s", diff)
+	}
+	if s.TrackedLimit != -1 || s.User != "" {
+		t.Errorf("%+v", s)
+	}
+	b.must("ACL", "SETUSER", "weak", "+time", "+info", "+unlink", "+scan", "+client|tracking", "~raw", "~other:*")
+	if s, err = e.Examine(t.Context(), []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"}); err != nil || len(s.Denied) > 0 {
+		t.Errorf("after the grants: %q, %v", s.Denied, err)
+	}
+}
+
+func TestExamineWithoutServer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if err := b.valkey.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := b.eraser.Examine(t.Context(), nil, nil); err == nil {
+		t.Errorf("a dead server says %+v", s)
+	}
+}

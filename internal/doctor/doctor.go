@@ -1,0 +1,114 @@
+// Package doctor examines the two servers that the invalidator works with, and says what is wrong and how to mend it.
+//
+// It guarantees that it changes nothing in Postgres, and in Valkey only two keys of Walkey's own that last for a moment.
+// Each result that is not good carries the SQL, the setting or the variable that mends it. It asks with the rights of
+// the invalidator, so it sees what the invalidator would run into; it does not know the roles and users of other
+// programs, nor what firewalls let through from elsewhere.
+package doctor
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"walkey/internal/cache"
+	"walkey/internal/invalidate"
+)
+
+// Status is the outcome of a check.
+type Status string
+
+// The outcomes.
+const (
+	Pass Status = "PASS"
+	Warn Status = "WARN" // works, but not in every weather
+	Fail Status = "FAIL" // does not work, or loses changes
+	Skip Status = "SKIP" // could not be looked at
+)
+
+// A Result is what one check found.
+type Result struct {
+	Check  string `json:"check"`
+	Status Status `json:"status"`
+	Detail string `json:"detail"`
+	Mend   string `json:"mend,omitempty"` // SQL, a setting, a variable
+}
+
+// Report is what all checks found, in their order.
+type Report struct {
+	Status Status   `json:"status"` // the worst of all; Skip counts as Pass
+	Checks []Result `json:"checks"`
+}
+
+// Options say what to examine.
+type Options struct {
+	DatabaseURL       string
+	Slot, Publication string
+	Rules             *invalidate.Rules
+	Eraser            *cache.Eraser
+	// Sample is how long the growth of the WAL is watched.
+	Sample time.Duration
+	// Timeout bounds the examination of each server, Sample not included.
+	Timeout time.Duration
+}
+
+// Run examines both servers. A server that can't be reached is a result, not an error.
+func Run(ctx context.Context, o Options) Report {
+	f := &facts{slotName: o.Slot, publicationName: o.Publication}
+	var both sync.WaitGroup
+	both.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, o.Timeout+o.Sample)
+		defer cancel()
+		f.postgres, f.postgresErr = examinePostgres(ctx, o)
+	})
+	both.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+		keys, patterns := o.Rules.Everything()
+		f.valkey, f.valkeyErr = o.Eraser.Examine(ctx, keys, patterns)
+	})
+	both.Wait()
+	return report(f)
+}
+
+// facts are all that the checks look at.
+type facts struct {
+	slotName, publicationName string
+
+	postgres    *postgres // nil when it could not be connected to
+	postgresErr error     // why, or why not all of it could be asked
+	valkey      cache.Server
+	valkeyErr   error
+}
+
+// report runs the checks.
+func report(f *facts) Report {
+	r := Report{Status: Pass}
+	for _, c := range checks {
+		var found []Result
+		switch {
+		case c.of == ofPostgres && f.postgresErr != nil:
+			found = []Result{{Status: Skip, Detail: "Postgres could not be asked"}}
+		case c.of == ofValkey && f.valkeyErr != nil:
+			found = []Result{{Status: Skip, Detail: "Valkey could not be asked"}}
+		default:
+			found = c.test(f)
+		}
+		for _, one := range found {
+			if one.Check == "" {
+				one.Check = c.name
+			}
+			r.Checks = append(r.Checks, one)
+			r.Status = worse(r.Status, one.Status)
+		}
+	}
+	return r
+}
+
+func worse(a, b Status) Status {
+	rank := map[Status]int{Skip: 0, Pass: 1, Warn: 2, Fail: 3}
+	if rank[b] > rank[a] {
+		return b
+	}
+	return a
+}

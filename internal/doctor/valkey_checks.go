@@ -1,0 +1,122 @@
+package doctor
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+func valkeyConnection(f *facts) []Result {
+	if f.valkeyErr == nil {
+		if f.valkey.User != "" {
+			return pass("as user %s", f.valkey.User)
+		}
+		return pass("connected")
+	}
+	text := f.valkeyErr.Error()
+	switch {
+	case strings.Contains(text, "NOAUTH"), strings.Contains(text, "WRONGPASS"), strings.Contains(text, "AUTH"):
+		return fail("VALKEY_USERNAME and VALKEY_PASSWORD (or VALKEY_PASSWORD_FILE)", "%s", text)
+	case strings.Contains(text, "x509"), strings.Contains(text, "tls"):
+		return fail("VALKEY_TLS and VALKEY_CA", "%s", text)
+	}
+	return fail("start Valkey, or mend VALKEY_HOST and VALKEY_PORT", "%s", text)
+}
+
+func valkeyVersion(f *facts) []Result {
+	v := f.valkey
+	if v.Version == "" {
+		return skip("its user may not ask: see Valkey ACL")
+	}
+	major, _, _ := strings.Cut(v.Version, ".")
+	if n, err := strconv.Atoi(major); err != nil || n < 7 {
+		return fail("upgrade to Valkey 7.2 or later", "%s %s is too old", v.Product, v.Version)
+	}
+	if v.Product != "valkey" {
+		return warn("use Valkey 7.2 or later", "%s %s; Walkey is tested with Valkey", v.Product, v.Version)
+	}
+	return pass("%s", v.Version)
+}
+
+func valkeyPrimary(f *facts) []Result {
+	switch v := f.valkey; {
+	case v.Cluster:
+		return fail("cluster-enabled no; or let VALKEY_HOST name a server that is not part of a cluster", "this server is part of a cluster, which this version does not support")
+	case v.Role == "":
+		return skip("its user may not ask: see Valkey ACL")
+	case v.Role != "master":
+		return fail("let VALKEY_HOST and VALKEY_PORT name the primary", "this server is a replica")
+	}
+	return pass("this server is the primary")
+}
+
+const (
+	roomy   = 80 // per cent of maxmemory below which there is room
+	crowded = 80 // per cent of the tracking table above which it is crowded
+)
+
+func memoryPolicy(f *facts) []Result {
+	v := f.valkey
+	if v.Policy == "" {
+		return skip("its user may not ask: see Valkey ACL")
+	}
+	if v.MaxMemory == 0 {
+		return warn("maxmemory 1gb and maxmemory-policy volatile-lru in valkey.conf, or CONFIG SET; less than the machine has to spare",
+			"maxmemory is without limit: %s used, and the system may kill Valkey when memory runs out", size(v.UsedMemory))
+	}
+	used := 100 * v.UsedMemory / v.MaxMemory
+	text := fmt.Sprintf("%s, %s of %s used", v.Policy, size(v.UsedMemory), size(v.MaxMemory))
+	const mend = "CONFIG SET maxmemory-policy volatile-lru; and in valkey.conf"
+	switch {
+	case strings.HasPrefix(v.Policy, "volatile-"):
+		return pass("%s", text)
+	case v.Policy == "noeviction" && used < roomy:
+		return pass("%s", text)
+	case v.Policy == "noeviction":
+		return fail(mend+"; or more maxmemory", "%s: nothing can be stored once it is full", text)
+	case used < roomy:
+		return warn(mend, "%s: once it is full, sessions and Walkey's own state may be evicted", text)
+	}
+	return fail(mend+"; or more maxmemory", "%s: sessions and Walkey's own state may be evicted", text)
+}
+
+func trackingTable(f *facts) []Result {
+	v := f.valkey
+	switch {
+	case v.TrackedLimit < 0:
+		return skip("%d keys are tracked; its user may not ask for the limit (CONFIG GET)", v.Tracked)
+	case v.TrackedLimit > 0 && v.Tracked*100 > v.TrackedLimit*crowded:
+		return warn(fmt.Sprintf("CONFIG SET tracking-table-max-keys %d; and in valkey.conf", 4*v.TrackedLimit),
+			"%d of %d keys are tracked: beyond that, local copies are thrown away at random", v.Tracked, v.TrackedLimit)
+	case v.TrackedLimit == 0:
+		return pass("%d keys are tracked, without limit", v.Tracked)
+	}
+	return pass("%d of %d keys are tracked", v.Tracked, v.TrackedLimit)
+}
+
+func valkeyACL(f *facts) []Result {
+	v := f.valkey
+	if len(v.Denied) == 0 {
+		return pass("every command that Walkey needs, on every key of the rules")
+	}
+	user := v.User
+	if user == "" {
+		user = "USER"
+	}
+	var grants []string
+	for _, what := range v.Denied {
+		if key, isKey := strings.CutPrefix(what, "key "); isKey {
+			grants = append(grants, "'~"+key+"'")
+			continue
+		}
+		grants = append(grants, "+"+strings.ToLower(strings.ReplaceAll(what, " ", "|")))
+	}
+	return fail(fmt.Sprintf("ACL SETUSER %s %s; then ACL SAVE or CONFIG REWRITE", user, strings.Join(grants, " ")), "not allowed: %s", strings.Join(v.Denied, ", "))
+}
+
+func valkeyClock(f *facts) []Result {
+	if f.valkey.SkewErr == 0 {
+		return skip("its user may not ask: see Valkey ACL")
+	}
+	return clock(f.valkey.Skew, f.valkey.SkewErr, "Valkey")
+}
