@@ -86,7 +86,7 @@ clean: ## Remove what was built
 servers:
 	@sh deploy/local/setup.sh servers
 test-setup:
-	@sh deploy/local/setup.sh servers compiler
+	@sh deploy/local/setup.sh servers compiler django
 	@sh deploy/local/setup.sh pooler || echo "setup: going on without PgBouncer; its test is skipped" >&2
 
 # Built rather than `go run`, which would not pass a SIGTERM on; without cgo, like the programs that it builds with the same cache.

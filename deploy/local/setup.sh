@@ -3,6 +3,7 @@
 #
 #   setup.sh servers             a Postgres server and psql, and a Valkey server: for the local stack
 #   setup.sh servers compiler    also a C compiler, which Go's race detector needs: for the tests
+#   setup.sh … django            also Django with django-redis and psycopg, of the distribution's own Python: for the test beside it
 #   setup.sh pooler              PgBouncer, for the one test that tells it apart from Postgres
 #
 # It knows Debian 12 and 13, as root or with sudo. On Debian 12 Valkey is in the backports suite only, which is added from the mirror
@@ -64,6 +65,11 @@ have_compiler() {
 		printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | $cc -x c -o /dev/null - 2>/dev/null
 }
 
+# The distribution's Python, whatever other comes first in PATH: the packages are for that one.
+have_django() {
+	/usr/bin/python3 -c 'import django, django_redis, psycopg2' >/dev/null 2>&1
+}
+
 # find_missing sets wanted to the packages that are missing.
 find_missing() {
 	wanted=
@@ -76,8 +82,9 @@ find_missing() {
 			;;
 		pooler) [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null 2>&1 || wanted="$wanted pgbouncer" ;;
 		compiler) have_compiler || wanted="$wanted gcc libc6-dev" ;;
+		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
 		*)
-			say "unknown part: $part (servers, compiler, pooler)"
+			say "unknown part: $part (servers, compiler, django, pooler)"
 			exit 2
 			;;
 		esac

@@ -54,7 +54,7 @@ func (s static) answer(w http.ResponseWriter, r *http.Request) error {
 	if s.policy != nil {
 		h["Content-Security-Policy"] = s.policy
 	}
-	if known := r.Header["If-None-Match"]; len(known) > 0 && matchesTag(known, s.tag[0]) {
+	if known := r.Header["If-None-Match"]; len(known) > 0 && cache.MatchesTag(known, s.tag[0]) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
@@ -87,6 +87,7 @@ func openAPI() *huma.OpenAPI {
 			http.StatusBadRequest).with(queryParameters()...),
 		change("add_material", http.MethodPost, "/api/materials/", "Add a material", http.StatusCreated, answers[fullMaterial]("The material as it was stored.", locationHeader)).
 			takes(mediaJSON, reference[materialInput]()),
+		read("types", typesPath, "Count the active materials of each type", answers[typeCounts]("The types that there are, in order."), http.StatusBadRequest),
 		read("material", "/api/materials/{id}/", "Show one active material", answers[Material]("The material."), http.StatusBadRequest, http.StatusNotFound).with(idParameter()),
 		change("replace_material", http.MethodPut, "/api/materials/{id}/", "Replace a material", http.StatusOK, answers[fullMaterial]("The material as it was stored."), http.StatusNotFound, http.StatusPreconditionFailed).
 			with(idParameter()).with(conditions()...).takes(mediaJSON, reference[materialInput]()),
@@ -115,7 +116,7 @@ type header struct{ name, doc, pattern string }
 const tokenPattern = `^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$`
 
 var (
-	tagHeader      = header{"ETag", "Names this state of the material in this coding.", ""}
+	tagHeader      = header{"ETag", "Names this state of what is answered in this coding.", ""}
 	linkHeader     = header{"Link", "The next page, when there is one (RFC 8288).", ""}
 	locationHeader = header{"Location", "Where the new material is.", `^/api/materials/-?\d+/$`}
 	cookieHeader   = header{"Set-Cookie", "The session's cookie.", ""}

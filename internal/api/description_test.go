@@ -364,6 +364,7 @@ func TestAnswersAgreeWithTheDocument(t *testing.T) {
 	s.addEditor(t)
 	name, session := s.login(t)
 	s.change(t, insertThree)
+	s.deletedUpTo(t, unknownPosition-1) // else each read of a writer would wait for that
 	doc := readDocument(t, s)
 	g := generator{rand.New(rand.NewPCG(1, 2)), doc}
 	requests := 2500
@@ -411,7 +412,7 @@ func TestAnswersAgreeWithTheDocument(t *testing.T) {
 	}
 	t.Logf("answers: %v", seen)
 	for id, want := range map[string][]int{
-		"materials": {200, 304, 400}, "material": {200, 400, 404}, "add_material": {201, 400, 401, 415, 422}, "session": {200, 401},
+		"materials": {200, 304, 400}, "types": {200, 304, 400}, "material": {200, 400, 404}, "add_material": {201, 400, 401, 415, 422}, "session": {200, 401},
 		"patch_material": {200, 401, 404, 412, 415, 422}, "replace_material": {200, 412, 422}, "delete_material": {204, 401, 404}, "log_in": {401, 422, 429}, "log_out": {204},
 	} {
 		for _, status := range want {
@@ -443,7 +444,7 @@ func TestDocumentNamesEveryRoute(t *testing.T) {
 			t.Errorf("%s (-document +service):\n%s", path, diff)
 		}
 	}
-	want := []string{"/api/materials/", "/api/materials/{id}/", "/api/session/"}
+	want := []string{"/api/materials/", "/api/materials/types/", "/api/materials/{id}/", "/api/session/"}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(doc.Paths))); diff != "" {
 		t.Errorf("paths (-want +got):\n%s", diff)
 	}

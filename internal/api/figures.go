@@ -46,6 +46,7 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	counter(fills, "Loaded values that were to be stored, by what became of them.", prometheus.Labels{"result": "error"}, func(s cache.Stats) uint64 { return s.FillErrors })
 	counter("walkey_cache_loads_total", "Loads from Postgres.", nil, func(s cache.Stats) uint64 { return s.Loads })
 	counter("walkey_cache_lease_waits_total", "Waits for another process' load.", nil, func(s cache.Stats) uint64 { return s.Waits })
+	counter("walkey_cache_progress_waits_total", "Waits for the deletes of a change that a request knew of.", nil, func(s cache.Stats) uint64 { return s.WaitsProgress })
 	counter("walkey_cache_malformed_total", "Stored bytes that were no value.", nil, func(s cache.Stats) uint64 { return s.Malformed })
 	counter("walkey_cache_connects_total", "Attempts to connect to Valkey for reading.", nil, func(s cache.Stats) uint64 { return s.Connects })
 	counter("walkey_cache_invalidations_total", "Keys whose change Valkey has pushed, and losses of all local copies.", nil, func(s cache.Stats) uint64 { return s.Invalidations })

@@ -9,7 +9,7 @@ import (
 // here and the client may forget by them what a write through it has changed.
 
 // materialPages is the group of what the page middleware keeps about materials.
-const materialPages = "page:materials"
+const materialPages = "page:" + pagesOfMaterials
 
 // listGroups is never changed.
 var listGroups = []string{groups(listKey)}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -24,10 +25,13 @@ func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	allowed := map[string][]string{}
+	// Each path is registered once, for all methods: else a path that is a literal where another has a wildcard would be
+	// neither the more special pattern nor the more general one.
+	paths := map[string]byMethod{}
 	for _, route := range []route{
 		{http.MethodGet, "/api/materials/", "materials", a.listMaterials},
 		{http.MethodPost, "/api/materials/", "add_material", a.editing(a.addMaterial)},
+		{http.MethodGet, typesPath, "types", a.typesPage()},
 		{http.MethodGet, "/api/materials/{id}/", "material", a.showMaterial},
 		{http.MethodPut, "/api/materials/{id}/", "replace_material", a.editing(a.replaceMaterial)},
 		{http.MethodPatch, "/api/materials/{id}/", "patch_material", a.editing(a.patchMaterial)},
@@ -42,14 +46,20 @@ func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
 	} {
 		h := a.chain(route.name, route.handle)
 		for _, path := range bothForms(route.path) {
-			mux.Handle(route.method+" "+path, h)
-			allowed[path] = append(allowed[path], route.method)
+			if paths[path] == nil {
+				paths[path] = byMethod{}
+			}
+			paths[path][route.method] = h
+			if route.method == http.MethodGet {
+				paths[path][http.MethodHead] = h
+			}
 		}
 	}
-	for path, methods := range allowed {
-		allow := allowHeader(methods)
-		mux.Handle(path, a.chain("other", methodNotAllowed(allow)))
-		mux.Handle(http.MethodOptions+" "+path, a.chain("options", options(allow)))
+	for path, methods := range paths {
+		allow := methods.allow()
+		methods[anyOther] = a.chain("other", methodNotAllowed(allow))
+		methods[http.MethodOptions] = a.chain("options", options(allow))
+		mux.Handle(path, methods)
 	}
 	mux.Handle("/", a.chain("other", notFound))
 	return mux, nil
@@ -77,12 +87,23 @@ func notFound(http.ResponseWriter, *http.Request) error {
 	return newProblem(http.StatusNotFound, "nothing is here")
 }
 
-// allowHeader is the value of Allow for an address with these methods.
-func allowHeader(methods []string) []string {
-	methods = append(slices.Clone(methods), http.MethodOptions)
-	if slices.Contains(methods, http.MethodGet) {
-		methods = append(methods, http.MethodHead)
+// byMethod holds what answers at one address, and under anyOther what answers every other method.
+type byMethod map[string]http.Handler
+
+const anyOther = ""
+
+// ServeHTTP answers a request.
+func (m byMethod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, ok := m[r.Method]
+	if !ok {
+		h = m[anyOther]
 	}
+	h.ServeHTTP(w, r)
+}
+
+// allow is the value of Allow for an address with these methods.
+func (m byMethod) allow() []string {
+	methods := slices.AppendSeq([]string{http.MethodOptions}, maps.Keys(m))
 	slices.Sort(methods)
 	return []string{strings.Join(methods, ", ")}
 }

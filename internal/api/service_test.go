@@ -133,6 +133,19 @@ func (s *service) beat(t testing.TB) {
 	})
 }
 
+// deletedUpTo tells readers that all keys of changes up to a position are deleted.
+func (s *service) deletedUpTo(t testing.TB, position uint64) {
+	t.Helper()
+	const holder = "test"
+	err := s.eraser.ClaimProgress(t.Context(), holder)
+	if err == nil {
+		err = s.eraser.SetProgress(t.Context(), holder, position)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // change runs SQL and deletes the keys that it concerns, as the invalidator would.
 func (s *service) change(t testing.TB, sql string, keys ...string) {
 	t.Helper()

@@ -212,7 +212,7 @@ func (a *API) whoAmI(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header()["Cache-Status"] = cacheStatus(v.outcome)
+	w.Header()["Cache-Status"] = v.outcome.Header()
 	return writeJSON(w, r, http.StatusOK, v.profile.person())
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -21,10 +22,12 @@ func (t *timing) loading(load cache.Loader) cache.Loader {
 	return func(ctx context.Context) (cache.Content, error) {
 		begun := time.Now()
 		content, err := load(ctx)
-		t.database.Store(int64(time.Since(begun)))
+		t.loaded(time.Since(begun))
 		return content, err
 	}
 }
+
+func (t *timing) loaded(took time.Duration) { t.database.Store(int64(took)) }
 
 // header is the value of Server-Timing: all of the time, and that of the database in it, in milliseconds.
 func (t *timing) header(all time.Duration) []string {
@@ -40,3 +43,47 @@ func (t *timing) header(all time.Duration) []string {
 func appendTiming(b []byte, name string, d time.Duration) []byte {
 	return strconv.AppendFloat(append(b, name...), float64(d.Microseconds())/1000, 'f', 3, 64)
 }
+
+type timingKey struct{}
+
+// withTiming lets the loads that a request causes be timed where nothing but their context is at hand.
+func withTiming(ctx context.Context, t *timing) context.Context {
+	return context.WithValue(ctx, timingKey{}, t)
+}
+
+func timingOf(ctx context.Context) *timing {
+	if t, ok := ctx.Value(timingKey{}).(*timing); ok {
+		return t
+	}
+	return new(timing)
+}
+
+// timedWriter adds Server-Timing to what is not an error.
+type timedWriter struct {
+	http.ResponseWriter
+	timing  timing
+	begun   time.Time
+	written bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *timedWriter) WriteHeader(status int) {
+	if !w.written && status >= 200 {
+		w.written = true
+		if status < http.StatusBadRequest {
+			w.Header()["Server-Timing"] = w.timing.header(time.Since(w.begun))
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *timedWriter) Write(b []byte) (int, error) {
+	if !w.written {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the writer below.
+func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

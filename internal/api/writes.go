@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"go.uber.org/zap"
+
+	"walkey/internal/cache"
 )
 
 // A write changes the table and nothing else: what is cached is emptied by who follows the table, whoever changes it.
@@ -107,7 +109,7 @@ func checkConditions(r *http.Request, current fullMaterial) error {
 	if err != nil {
 		return err
 	}
-	if len(match) > 0 && !matchesState(match, state, true) || len(noneMatch) > 0 && matchesState(noneMatch, state, false) {
+	if len(match) > 0 && !cache.MatchesState(match, state, true) || len(noneMatch) > 0 && cache.MatchesState(noneMatch, state, false) {
 		return changedSince
 	}
 	return nil

@@ -315,11 +315,52 @@ func TestOwnWritesAreRead(t *testing.T) {
 	}
 }
 
+// Once the deletes of a write are through, who knows of it is answered by the cache.
+func TestOwnWritesComeFromTheCache(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "zlib")
+	s.addEditor(t)
+	name, session := s.login(t)
+	s.change(t, insertThree)
+	paths := map[string]string{"/api/materials/": `"Mine"`, "/api/materials/1/": `"Mine"`, typesPath: `"mine"`}
+	for path := range paths {
+		s.askUntil(t, hitLocal, path)
+	}
+	a := s.write(t, http.MethodPatch, "/api/materials/1/", `{"title":"Mine","material_type":"mine"}`, name, session)
+	token := a.header.Get("Consistency-Token")
+	position, ok := parsePosition(token)
+	if !ok {
+		t.Fatalf("%v", a)
+	}
+	known := [][]string{{"Consistency-Token", token}, {name, session}}
+	const bypassed = "walkey; fwd=bypass; detail=consistency-token"
+	for path, want := range paths {
+		for _, header := range known {
+			if a := s.ask(t, http.MethodGet, path, header...); !strings.Contains(a.body, want) || a.header.Get("Cache-Status") != bypassed {
+				t.Errorf("before the deletes: %s with %v: %v", path, header, a)
+			}
+		}
+	}
+	s.change(t, "SELECT 1", "material:1", "materials_list_active", "page:materials")
+	s.deletedUpTo(t, position)
+	for path, want := range paths {
+		for _, header := range known {
+			waitFor(t, func() bool {
+				a := s.ask(t, http.MethodGet, path, header...)
+				if !strings.Contains(a.body, want) {
+					t.Fatalf("after the deletes: %s with %v: %v", path, header, a)
+				}
+				return a.header.Get("Cache-Status") == hitLocal
+			})
+		}
+	}
+}
+
 func TestMalformedTokens(t *testing.T) {
 	t.Parallel()
 	a, _ := stubbed(t, loading)
 	for _, tokens := range [][]string{{""}, {"x"}, {"1"}, {"/"}, {"1/"}, {"/1"}, {"1/2/3"}, {"123456789/0"}, {"0/123456789"}, {"+1/2"}, {" 1/2"}, {"0x1/2"}, {"1/2", "1/2"}} {
-		for _, path := range []string{"/api/materials/", "/api/materials/1/"} {
+		for _, path := range []string{"/api/materials/", typesPath, "/api/materials/1/"} {
 			r := get(t, path)
 			r.Header["Consistency-Token"] = tokens
 			if w := serve(a, r); w.Code != http.StatusBadRequest || len(readProblem(t, w).Errors) != 1 {

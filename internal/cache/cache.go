@@ -13,6 +13,7 @@ import (
 // Content is what a loader gives: a body, which nobody changes any more, or the fact that there is nothing.
 type Content struct {
 	Body   []byte
+	Meta   []byte // what belongs to the body and is kept beside it, uncompressed; empty mostly
 	Absent bool
 }
 
@@ -34,6 +35,7 @@ type Cache struct {
 
 	prefix     string
 	heartbeat  string // full key
+	progress   string // full key
 	coding     byte
 	defaultTTL time.Duration
 	patience   time.Duration // for another process' load; waitForOther but in tests
@@ -41,6 +43,7 @@ type Cache struct {
 	start      time.Time // the monotonic clock's zero
 
 	guard   *guard
+	reached reached
 	waiters waiters
 	tokens  *tokens
 	decoded *decodedBodies
@@ -76,6 +79,7 @@ func Open(o Options) (*Cache, error) {
 	c := &Cache{
 		prefix:     o.Prefix,
 		heartbeat:  FullKey(o.Prefix, heartbeatName),
+		progress:   FullKey(o.Prefix, progressName),
 		coding:     coding,
 		defaultTTL: o.DefaultTTL,
 		patience:   waitForOther,

@@ -37,6 +37,7 @@ var (
 const (
 	compressFrom = 1 << 10  // bytes; below, the gain is not worth the client's work
 	maxBody      = 64 << 20 // bytes; larger content is served and not stored
+	maxMeta      = 1 << 20  // bytes; the same
 )
 
 func codingNumber(name string) (byte, error) {

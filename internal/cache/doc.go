@@ -10,8 +10,11 @@
 //   - A value from the cache is served only while the process can show that everything which could be seen
 //     Options.MaxStaleness ago has been deleted. The proof is the heartbeat, read on the connection that also brings
 //     the deletes. Without the proof, and while Valkey is away, loads go to their source, one for each key and process.
+//   - Who names a position in the WAL gets nothing older than the changes up to it ([Cache.FetchSince]).
 //   - Valkey unreachable is never an error of [Cache.Fetch], and never makes it wait for long.
 //   - No operation for all keys touches sessions or Walkey's own keys, or keys under another prefix.
+//
+// [Page] keeps a handler's whole answers in a Cache; [View] shows a Value to a client of HTTP.
 //
 // What it does not guarantee: that a delete is seen at once in another process (the push takes its way), that two keys
 // change at one instant, and any truth for what is put in by [Cache.Set], which knows no lease. Time is the monotonic

@@ -14,6 +14,7 @@ type Eraser struct {
 	prefix    string
 	heartbeat string // full key
 	note      string // full key
+	progress  string // full key
 }
 
 // OpenEraser makes an Eraser. Only a wrong configuration is an error: Valkey may come later.
@@ -31,6 +32,7 @@ func OpenEraser(o Options) (*Eraser, error) {
 		prefix:    o.Prefix,
 		heartbeat: FullKey(o.Prefix, heartbeatName),
 		note:      FullKey(o.Prefix, noteName),
+		progress:  FullKey(o.Prefix, progressName),
 	}, nil
 }
 

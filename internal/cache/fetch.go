@@ -15,13 +15,18 @@ const maxRounds = 16 // of looking and boarding for one request
 // An error is the loader's, or the caller's context's, or ErrClosed. That Valkey can't be reached is none. A caller whose
 // context ends leaves; the load goes on for the others.
 func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Value, Outcome, error) {
+	return c.fetch(ctx, at, ttl, load, false)
+}
+
+// fetch is Fetch. With sinceCall nothing is used without trust that was loaded, or was being loaded, before the call.
+func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sinceCall bool) (Value, Outcome, error) {
 	begun := c.now()
 	now := begun
 	var seen sight
 	for round := 1; ; round++ {
 		t := c.guard.current(now)
 		if t == nil {
-			return c.bypass(ctx, at, load, c.guard.bypass())
+			return c.without(ctx, at, load, c.guard.bypass(), sinceCall)
 		}
 		c.look(c.callContext(t, now), at, &seen)
 		now = c.now()
@@ -44,7 +49,7 @@ func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Va
 			if c.endingOf(seen.err) == unstorable {
 				return c.loadAlone(ctx, at, load)
 			}
-			return c.bypass(ctx, at, load, BypassDown)
+			return c.without(ctx, at, load, BypassDown, sinceCall)
 		case seenMalformed:
 			c.discard(at, seen.stored)
 			seen.stored = ""
@@ -70,12 +75,20 @@ func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Va
 		case landed:
 			return c.arrive(ctx, f, caused)
 		case unreachable:
-			return c.bypass(ctx, at, load, BypassDown)
+			return c.without(ctx, at, load, BypassDown, sinceCall)
 		case unstorable:
 			return c.loadAlone(ctx, at, load)
 		}
 		now = c.now()
 	}
+}
+
+// without gives the value of an address without Valkey.
+func (c *Cache) without(ctx context.Context, at Address, load Loader, why Outcome, sinceCall bool) (Value, Outcome, error) {
+	if sinceCall {
+		return c.loadSince(ctx, at, load)
+	}
+	return c.bypass(ctx, at, load, why)
 }
 
 // await waits for done, or for the caller's end.

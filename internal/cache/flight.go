@@ -235,7 +235,7 @@ func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 	if !ours {
 		return
 	}
-	storable := loaded && len(content.Body) <= maxBody
+	storable := loaded && len(content.Body) <= maxBody && len(content.Meta) <= maxMeta
 	var bytes []byte
 	if storable {
 		bytes = f.value.storable(c.coding) // takes its time, too

@@ -33,8 +33,10 @@ func (c *Cache) readHeartbeat() {
 	ctx, cancel := context.WithTimeout(c.life, readTimeout)
 	defer cancel()
 	epoch, issued := c.guard.reading(), c.now()
-	// A plain GET, which no local copy answers.
-	value, err := c.reader.Do(ctx, c.reader.B().Get().Key(c.heartbeat).Build()).ToString()
+	// Plain GETs, which no local copy answers, each for one key. The progress is read on the way: who asks for it knows
+	// then without asking Valkey.
+	replies := c.reader.DoMulti(ctx, c.reader.B().Get().Key(c.heartbeat).Build(), c.reader.B().Get().Key(c.progress).Build())
+	value, err := replies[0].ToString()
 	switch {
 	case rueidis.IsRedisNil(err):
 		c.guard.sawNone(epoch)
@@ -47,5 +49,8 @@ func (c *Cache) readHeartbeat() {
 			return
 		}
 		c.guard.saw(epoch, issued, c.now(), number, origin)
+		if value, err := replies[1].ToString(); err == nil {
+			c.reached.saw(epoch, parseProgress(value))
+		}
 	}
 }

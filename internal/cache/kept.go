@@ -76,7 +76,7 @@ func (c *Cache) keep(ctx context.Context, at Address, load Loader) (k *keptValue
 func (s *keptValues) settle(k *keptValue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k.size = keptOverhead + len(k.at.key) + len(k.at.field) + len(k.value.body)
+	k.size = keptOverhead + len(k.at.key) + len(k.at.field) + len(k.value.head) + len(k.value.body)
 	if s.byAt[k.at] != k {
 		return
 	}

@@ -10,8 +10,10 @@ import (
 const (
 	sessionKeys   = "session:" // users' sessions, in Valkey alone
 	ownKeys       = "walkey:"  // Walkey's own state
+	pageKeys      = "page:"    // what Page keeps
 	heartbeatName = ownKeys + "heartbeat"
 	noteName      = ownKeys + "note"
+	progressName  = ownKeys + "progress"
 )
 
 // FullKey is the key in Valkey: PREFIX:key.

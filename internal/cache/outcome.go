@@ -33,3 +33,19 @@ func (o Outcome) String() string {
 	}
 	return "walkey"
 }
+
+// outcomeLines are the same as values of a header.
+var outcomeLines = func() (lines [outcomes][]string) {
+	for i, text := range outcomeTexts {
+		lines[i] = []string{text}
+	}
+	return lines
+}()
+
+// Header is the same as the value of a header. It is shared: never change it.
+func (o Outcome) Header() []string {
+	if o < outcomes {
+		return outcomeLines[o]
+	}
+	return []string{o.String()}
+}

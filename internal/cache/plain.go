@@ -41,8 +41,8 @@ return 1`)
 func (c *Cache) Set(ctx context.Context, at Address, content Content, ttl TTL) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	if len(content.Body) > maxBody {
-		return fmt.Errorf("store %q: %d bytes are more than %d", at.key, len(content.Body), maxBody)
+	if size := len(content.Body) + len(content.Meta); size > maxBody || len(content.Meta) > maxMeta {
+		return fmt.Errorf("store %q: %d bytes are too many", at.key, size)
 	}
 	stored := rueidis.BinaryString(loadedValue(content, c.tokens.next(), c.decoded).storable(c.coding))
 	life := ttl.milliseconds(c.defaultTTL)

@@ -1,11 +1,57 @@
 package cache
 
-import "context"
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
 
-// FetchSince is Fetch for someone who knows of a change that ended at the position since in the WAL: the value is not
-// older than that. It comes from a load that begins after the call did, and that all share who came before it began. The
-// change is to be visible to the loader already. Nothing is stored.
-func (c *Cache) FetchSince(ctx context.Context, at Address, _ TTL, _ uint64, load Loader) (Value, Outcome, error) {
+	"github.com/redis/rueidis"
+)
+
+// waitForProgress is how long a request waits for the deletes of a change that it knows of.
+const waitForProgress = 150 * time.Millisecond
+
+// reached is the eraser's progress as the reader's connection has shown it last. Since that connection also brings the
+// deletes, in order, whoever sees a progress has seen every delete up to it.
+type reached struct {
+	last atomic.Pointer[progress]
+}
+
+// progress is never changed once it is published.
+type progress struct {
+	epoch    uint64 // of the guard, when the reading began
+	position uint64
+}
+
+func (r *reached) saw(epoch, position uint64) {
+	if p := r.last.Load(); p == nil || p.epoch != epoch || p.position != position {
+		r.last.Store(&progress{epoch, position})
+	}
+}
+
+// under says whether position was seen to be reached while t was known to hold. What an earlier connection has shown does
+// not count: it may have been another Valkey, or another history of the WAL.
+func (r *reached) under(t *trust, position uint64, always bool) bool {
+	p := r.last.Load()
+	return p != nil && p.position >= position && (p.epoch == t.epoch || always)
+}
+
+// FetchSince is Fetch for someone who knows of a change that ended at the position since in the WAL: the value is not older
+// than that. The change is to be visible to the loader already.
+//
+// When the eraser is known to have passed the position, it is Fetch. Else it waits a moment for that. If it does not come,
+// or nothing is trusted, the value comes from a load that begins after the call did, which is not stored, and which all
+// share who came before it began.
+func (c *Cache) FetchSince(ctx context.Context, at Address, ttl TTL, since uint64, load Loader) (Value, Outcome, error) {
+	if !c.passed(ctx, since) {
+		return c.loadSince(ctx, at, load)
+	}
+	return c.fetch(ctx, at, ttl, load, true)
+}
+
+// loadSince loads past the cache.
+func (c *Cache) loadSince(ctx context.Context, at Address, load Loader) (Value, Outcome, error) {
 	l, _ := c.enqueue(ctx, at, load)
 	if l == nil {
 		return Value{}, BypassToken, ErrClosed
@@ -15,4 +61,55 @@ func (c *Cache) FetchSince(ctx context.Context, at Address, _ TTL, _ uint64, loa
 	}
 	c.counts.bypassesToken.Add(1)
 	return l.value, BypassToken, l.err
+}
+
+// passed says whether the eraser has passed a position, and waits a moment for it when it has not. It never asks Valkey
+// twice without a push in between that says that there is something new.
+func (c *Cache) passed(ctx context.Context, since uint64) bool {
+	t := c.guard.current(c.now())
+	if t == nil || since == math.MaxUint64 { // no position is that far
+		return false
+	}
+	if c.reached.under(t, since, c.guard.always) {
+		return true
+	}
+	// Before anything is read, so that no progress after it is missed.
+	push := c.waiters.register(c.progress)
+	defer c.waiters.leave(push)
+	var patience *time.Timer
+	for {
+		now := c.now()
+		if t = c.guard.current(now); t == nil || !c.lookProgress(t, now) {
+			return false
+		}
+		if c.reached.under(t, since, c.guard.always) {
+			return true
+		}
+		if patience == nil {
+			patience = time.NewTimer(waitForProgress)
+			defer patience.Stop()
+			c.counts.waitsProgress.Add(1)
+		}
+		select {
+		case <-push.pushed:
+		case <-patience.C:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-c.life.Done():
+			return false
+		}
+	}
+}
+
+// lookProgress reads the progress, by a call that makes Valkey push its next change. It is not ok when nothing is to be
+// had from that.
+func (c *Cache) lookProgress(t *trust, now time.Duration) (ok bool) {
+	reply := c.reader.DoCache(c.callContext(t, now), c.reader.B().Get().Key(c.progress).Cache().ToStaticTTL(), clientTTL)
+	value, err := reply.ToString()
+	if err != nil && !rueidis.IsRedisNil(err) || !c.guard.holds(t, c.now()) {
+		return false
+	}
+	c.reached.saw(t.epoch, parseProgress(value))
+	return true
 }

@@ -22,6 +22,7 @@ type counts struct {
 	loads           atomic.Uint64
 	loading         atomic.Int64
 	waits           atomic.Uint64
+	waitsProgress   atomic.Uint64
 	malformed       atomic.Uint64
 	connects        atomic.Uint64
 	invalidations   atomic.Uint64
@@ -42,6 +43,7 @@ type Stats struct {
 	Loads           uint64 // calls of loaders
 	Loading         int64  // calls of loaders under way
 	Waits           uint64 // waits for another process' load
+	WaitsProgress   uint64 // waits for the deletes of a change that a request knew of
 	Malformed       uint64 // stored bytes that were no value
 	Connects        uint64 // attempts to connect the reader
 	Invalidations   uint64 // keys whose change Valkey has pushed, and losses of all local copies
@@ -68,6 +70,7 @@ func (c *Cache) Stats() Stats {
 		Loads:           n.loads.Load(),
 		Loading:         n.loading.Load(),
 		Waits:           n.waits.Load(),
+		WaitsProgress:   n.waitsProgress.Load(),
 		Malformed:       n.malformed.Load(),
 		Connects:        n.connects.Load(),
 		Invalidations:   n.invalidations.Load(),

@@ -19,9 +19,12 @@ import (
 //	4..19  the fill's id: no two fills ever have the same
 //	20..23 length of the identity body, big endian
 //	24..55 the tag, hexadecimal
+//
+// With metaVersion the length of a meta follows, four bytes, big endian, and the meta itself, which no coding touches.
 const (
 	valueKind   = 'V'
 	headVersion = 1
+	metaVersion = 2
 
 	atVersion = 1
 	atCoding  = 2
@@ -30,12 +33,13 @@ const (
 	atLength  = 20
 	atTag     = 24
 	headSize  = 56
+	atMeta    = headSize + 4
 )
 
 // A Value is an answer: a body, or the fact that there is none. It shares memory with other Values of the same key, so
 // nothing of it may be changed. The zero Value is not one.
 type Value struct {
-	head    []byte // headSize bytes, checked
+	head    []byte // checked: headSize bytes, or more with a meta
 	body    []byte // as head's coding says
 	decoded *decodedBodies
 }
@@ -46,13 +50,13 @@ type fillID [16]byte
 // loadedValue makes the Value of what a loader gave.
 func loadedValue(content Content, fill fillID, decoded *decodedBodies) Value {
 	if content.Absent {
-		content.Body = nil
+		content.Body, content.Meta = nil, nil
 	}
 	return Value{head: newHead(content, fill), body: content.Body, decoded: decoded}
 }
 
 func newHead(content Content, fill fillID) []byte {
-	head := make([]byte, headSize)
+	head := make([]byte, headSize, atMeta+len(content.Meta))
 	head[0] = valueKind
 	head[atVersion] = headVersion
 	head[atCoding] = plain
@@ -61,20 +65,30 @@ func newHead(content Content, fill fillID) []byte {
 	}
 	copy(head[atFill:], fill[:])
 	binary.BigEndian.PutUint32(head[atLength:], uint32(len(content.Body)))
-	copy(head[atTag:], TagOf(content.Body))
+	if len(content.Meta) > 0 {
+		head[atVersion] = metaVersion
+		head = binary.BigEndian.AppendUint32(head, uint32(len(content.Meta)))
+		head = append(head, content.Meta...)
+	}
+	copy(head[atTag:], tagOf(head[headSize:], content.Body))
 	return head
 }
 
 // TagOf is the Tag of a value with this identity body.
-func TagOf(body []byte) string {
-	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:16])
+func TagOf(body []byte) string { return tagOf(nil, body) }
+
+// tagOf counts a meta in, with its length before it.
+func tagOf(meta, body []byte) string {
+	sum := sha256.New()
+	sum.Write(meta)
+	sum.Write(body)
+	return hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
 // storable gives the bytes to be stored for a loaded value, compressed where that helps.
 func (v Value) storable(coding byte) []byte {
 	coding, body := encode(coding, v.body)
-	stored := make([]byte, 0, headSize+len(body))
+	stored := make([]byte, 0, len(v.head)+len(body))
 	stored = append(stored, v.head...)
 	stored[atCoding] = coding
 	return append(stored, body...)
@@ -95,11 +109,25 @@ func parseValue(stored []byte, decoded *decodedBodies) (Value, error) {
 	if len(stored) < headSize || stored[0] != valueKind {
 		return Value{}, errMalformed
 	}
-	head, body := stored[:headSize:headSize], stored[headSize:]
+	end := headSize
+	switch stored[atVersion] {
+	case headVersion:
+	case metaVersion:
+		if len(stored) < atMeta {
+			return Value{}, errMalformed
+		}
+		meta := binary.BigEndian.Uint32(stored[headSize:])
+		if meta == 0 || meta > maxMeta || int(meta) > len(stored)-atMeta || stored[atAbsent] == 1 {
+			return Value{}, errMalformed
+		}
+		end = atMeta + int(meta)
+	default:
+		return Value{}, errMalformed
+	}
+	head, body := stored[:end:end], stored[end:]
 	length := binary.BigEndian.Uint32(head[atLength:])
 	switch {
-	case head[atVersion] != headVersion,
-		head[atCoding] >= codings,
+	case head[atCoding] >= codings,
 		head[atAbsent] > 1,
 		length > maxBody,
 		head[atCoding] == plain && int(length) != len(body),
@@ -120,7 +148,15 @@ func parseValue(stored []byte, decoded *decodedBodies) (Value, error) {
 // Absent says that there is nothing under this key: an answer like any other, whose body is empty.
 func (v Value) Absent() bool { return v.head[atAbsent] == 1 }
 
-// Tag is a hash of the identity body: 32 hexadecimal digits, the same whatever the coding and whoever loaded it.
+// Meta is what was kept beside the body; empty when nothing was. It is shared: never change it.
+func (v Value) Meta() []byte {
+	if len(v.head) == headSize {
+		return nil
+	}
+	return v.head[atMeta:]
+}
+
+// Tag is a hash of the identity body and the meta: 32 hexadecimal digits, the same whatever the coding and whoever loaded it.
 func (v Value) Tag() string {
 	// A view and not a copy: the head is never changed, and every hit asks for it.
 	return unsafe.String(&v.head[atTag], headSize-atTag)

@@ -130,7 +130,7 @@ func TestMalformedHeads(t *testing.T) {
 		"empty":              func([]byte) []byte { return nil },
 		"cut":                func(b []byte) []byte { return b[:headSize-1] },
 		"another kind":       func(b []byte) []byte { b[0] = 'W'; return b },
-		"another version":    func(b []byte) []byte { b[atVersion]++; return b },
+		"another version":    func(b []byte) []byte { b[atVersion] = 3; return b },
 		"an unknown coding":  func(b []byte) []byte { b[atCoding] = codings; return b },
 		"an unknown flag":    func(b []byte) []byte { b[atAbsent] = 2; return b },
 		"absent with a body": func(b []byte) []byte { b[atAbsent] = 1; return b },
@@ -139,6 +139,10 @@ func TestMalformedHeads(t *testing.T) {
 		"a coded nothing":    func(b []byte) []byte { b[atCoding] = zlibbed; return b[:headSize] },
 		"an odd tag":         func(b []byte) []byte { b[atTag] = '"'; return b },
 		"a body cut":         func(b []byte) []byte { return b[:len(b)-1] },
+		"no meta":            func(b []byte) []byte { b[atVersion] = metaVersion; return b[:headSize+2] },
+		"a meta of nothing":  func(b []byte) []byte { b[atVersion] = metaVersion; clear(b[headSize:]); return b },
+		"a meta too long":    func(b []byte) []byte { b[atVersion] = metaVersion; copy(b[headSize:], "\x00\x00\x00\x05"); return b },
+		"a huge meta":        func(b []byte) []byte { b[atVersion] = metaVersion; copy(b[headSize:], "\xff\xff\xff\xff"); return b },
 	}
 	for name, change := range rows {
 		if _, err := parseValue(change(bytes.Clone(good)), nil); err == nil {
@@ -149,7 +153,7 @@ func TestMalformedHeads(t *testing.T) {
 
 // Bytes from Valkey may be anything.
 func FuzzValue(f *testing.F) {
-	for _, content := range []Content{{Absent: true}, {Body: []byte("short")}, {Body: []byte(strings.Repeat("long ", 1000))}} {
+	for _, content := range []Content{{Absent: true}, {Body: []byte("short"), Meta: []byte("beside")}, {Body: []byte("short")}, {Body: []byte(strings.Repeat("long ", 1000))}} {
 		for coding := range codings {
 			f.Add(loadedValue(content, fillID{}, nil).storable(coding))
 		}

@@ -130,6 +130,13 @@ func (b *bundle) title(id int) (string, cache.Outcome) {
 	return b.cached("t", id)
 }
 
+// titleSince is what the cache says to someone who knows of a change that ended at a position in the WAL.
+func (b *bundle) titleSince(id int, since uint64) (string, cache.Outcome) {
+	b.t.Helper()
+	at := b.cache.At(fmt.Sprintf("t:%d", id))
+	return b.read(b.cache.FetchSince(b.t.Context(), at, cache.Lists, since, b.load(b.row("t"), id)))
+}
+
 // cached is what the cache says of a row, "" when there is none.
 func (b *bundle) cached(table string, id int) (string, cache.Outcome) {
 	b.t.Helper()
@@ -139,7 +146,11 @@ func (b *bundle) cached(table string, id int) (string, cache.Outcome) {
 // fetch is what the cache says of a key, which is loaded by a query.
 func (b *bundle) fetch(key, sql string, args ...any) (string, cache.Outcome) {
 	b.t.Helper()
-	value, outcome, err := b.cache.Fetch(b.t.Context(), b.cache.At(key), cache.Lists, func(ctx context.Context) (cache.Content, error) {
+	return b.read(b.cache.Fetch(b.t.Context(), b.cache.At(key), cache.Lists, b.load(sql, args...)))
+}
+
+func (b *bundle) load(sql string, args ...any) cache.Loader {
+	return func(ctx context.Context) (cache.Content, error) {
 		conn, err := pgx.Connect(ctx, b.url)
 		if err != nil {
 			return cache.Content{}, err
@@ -151,7 +162,11 @@ func (b *bundle) fetch(key, sql string, args ...any) (string, cache.Outcome) {
 			return cache.Content{Absent: true}, nil
 		}
 		return cache.Content{Body: []byte(title)}, err
-	})
+	}
+}
+
+func (b *bundle) read(value cache.Value, outcome cache.Outcome, err error) (string, cache.Outcome) {
+	b.t.Helper()
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -19,6 +19,8 @@ const (
 	firstLook, slowestLook = 300 * time.Microsecond, 20 * time.Millisecond
 	// noteInterval bounds how often progress is noted and confirmed.
 	noteInterval = 20 * time.Millisecond
+	// progressInterval bounds how often readers are told how far deletes have come.
+	progressInterval = 2 * time.Millisecond
 	// A batch of busyBatch changes is followed by a rest.
 	busyBatch, restTime = 16, 3 * time.Millisecond
 	// roundKeys is how many keys are collected before they are deleted.
@@ -52,11 +54,15 @@ type session struct {
 	confirmed cdc.LSN // noted in Valkey and handed to the stream
 	noted     time.Time
 
+	published   cdc.LSN // the progress that readers are told
+	publishedAt time.Time
+
 	rest      *time.Timer // fires when enough may have come to be worth another step
 	resting   bool
 	look      *time.Timer // fires when invisible transactions are worth another look
 	lookAfter time.Duration
 	noteTimer *time.Timer // fires when a note that was put off is due
+	tell      *time.Timer // fires when a progress that was put off is to be published
 	round     map[string]struct{}
 	roundList []string
 }
@@ -139,6 +145,10 @@ func (s *session) begin(ctx context.Context) error {
 	if s.heart.beat, err = s.eraser.ClaimHeartbeat(ctx, s.heart.holder); err != nil {
 		return fmt.Errorf("claim the heartbeat: %w", err)
 	}
+	// Before anything is found out: positions of another history say nothing here.
+	if err := s.eraser.ClaimProgress(ctx, s.heart.holder); err != nil {
+		return fmt.Errorf("claim the progress: %w", err)
+	}
 	old, err := s.oldNote(ctx)
 	if err != nil {
 		return err
@@ -217,7 +227,7 @@ func (s *session) deleteEverything(ctx context.Context) (int, error) {
 func (s *session) loop(ctx context.Context) error {
 	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
-	for _, timer := range []**time.Timer{&s.rest, &s.look, &s.noteTimer} {
+	for _, timer := range []**time.Timer{&s.rest, &s.look, &s.noteTimer, &s.tell} {
 		*timer = time.NewTimer(time.Hour)
 		(*timer).Stop()
 		defer (*timer).Stop()
@@ -227,7 +237,7 @@ func (s *session) loop(ctx context.Context) error {
 		return err
 	}
 	for {
-		ready := s.stream.Ready()
+		next, ready := s.step, s.stream.Ready()
 		if s.resting {
 			ready = nil
 		}
@@ -239,12 +249,14 @@ func (s *session) loop(ctx context.Context) error {
 			s.resting = false
 		case <-s.look.C:
 		case <-s.noteTimer.C:
+		case <-s.tell.C:
+			next = s.publish // no more: what comes meanwhile goes on gathering
 		case <-beat.C:
 			if err := s.prove(ctx); err != nil {
 				return err
 			}
 		}
-		if err := s.step(ctx); err != nil {
+		if err := next(ctx); err != nil {
 			if ctx.Err() != nil {
 				return s.drain(ctx)
 			}
@@ -293,6 +305,9 @@ func (s *session) step(ctx context.Context) error {
 		if err := s.delete(ctx); err != nil {
 			return err
 		}
+	}
+	if err := s.publishSoon(ctx); err != nil {
+		return err
 	}
 	if err := s.confirm(ctx); err != nil {
 		return err
@@ -417,6 +432,40 @@ func (s *session) lookAgain() {
 	s.lookAfter = min(2*s.lookAfter, slowestLook)
 }
 
+// publishSoon publishes at once, or as soon as it may be done again. Who has written a
+// change waits for this, so it does not wait for the next note.
+func (s *session) publishSoon(ctx context.Context) error {
+	if s.queue.watermark() <= s.published || s.watch.unsure() {
+		return nil
+	}
+	if wait := progressInterval - time.Since(s.publishedAt); wait > 0 {
+		s.tell.Reset(wait)
+		return nil
+	}
+	return s.publish(ctx)
+}
+
+// publish tells readers how far the deletes have come.
+func (s *session) publish(ctx context.Context) error {
+	mark := s.queue.watermark()
+	if mark <= s.published || s.watch.unsure() {
+		return nil
+	}
+	var refused error
+	_, err := persist(ctx, func(ctx context.Context) (int, error) {
+		err := s.eraser.SetProgress(ctx, s.heart.holder, uint64(mark))
+		if errors.Is(err, cache.ErrProgressRefused) {
+			refused, err = err, nil // it will be refused again
+		}
+		return 0, err
+	})
+	if err := errors.Join(err, refused); err != nil {
+		return fmt.Errorf("publish the progress: %w", err)
+	}
+	s.published, s.publishedAt = mark, time.Now()
+	return nil
+}
+
 // confirm notes the progress in Valkey and then confirms it to Postgres: in this
 // order, so that a confirmed position beyond the note betrays a foreign hand.
 func (s *session) confirm(ctx context.Context) error {
@@ -427,6 +476,9 @@ func (s *session) confirm(ctx context.Context) error {
 	if wait := noteInterval - time.Since(s.noted); wait > 0 {
 		s.noteTimer.Reset(wait)
 		return nil
+	}
+	if err := s.publish(ctx); err != nil {
+		return err
 	}
 	s.note.lsn = max(s.note.lsn, mark)
 	if err := s.writeNote(ctx); err != nil {

@@ -106,6 +106,10 @@ func (w *watch) look(ctx context.Context) error {
 // room for other work.
 func (w *watch) mustRest() bool { return time.Now().Before(w.restUntil) }
 
+// unsure reports whether the stream passes over changes whose keys are not deleted yet: of uncovered tables, or of a
+// transaction that was open when a table changed. Progress stands still for as long.
+func (w *watch) unsure() bool { return len(w.uncovered) > 0 || len(w.note.Unsettled) > 0 }
+
 func (w *watch) takeGlance(ctx context.Context) (glance string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()

@@ -1,4 +1,4 @@
-package api
+package cache
 
 import "testing"
 
@@ -77,8 +77,8 @@ func TestMatchesTag(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := matchesTag(tt.header, tag); got != tt.want {
-				t.Errorf("matchesTag(%q, %q) = %v", tt.header, tag, got)
+			if got := MatchesTag(tt.header, tag); got != tt.want {
+				t.Errorf("MatchesTag(%q, %q) = %v", tt.header, tag, got)
 			}
 		})
 	}

@@ -1,25 +1,25 @@
-package api
+package cache
 
 import (
 	"slices"
 	"strings"
 )
 
-// matchesTag tells whether If-None-Match names the entity tag, by weak comparison (RFC 9110, 13.1.2): tag is what the
+// MatchesTag tells whether If-None-Match names the entity tag, by weak comparison (RFC 9110, 13.1.2): tag is what the
 // answer would carry, quotes included. A list that is malformed matches up to where it is.
-func matchesTag(header []string, tag string) bool {
+func MatchesTag(header []string, tag string) bool {
 	return anyTag(header, func(candidate string, _ bool) bool { return candidate == tag })
 }
 
-// matchesState tells whether If-Match or If-None-Match names a state of a material, in whatever coding it was read. Strong
+// MatchesState tells whether If-Match or If-None-Match names the state with this Tag, in whatever coding it was read. Strong
 // comparison takes no weak tags (RFC 9110, 13.1.1).
-func matchesState(header []string, hash string, strong bool) bool {
+func MatchesState(header []string, hash string, strong bool) bool {
 	return anyTag(header, func(candidate string, weak bool) bool {
 		if weak && strong {
 			return false
 		}
 		name, coding, coded := strings.Cut(strings.Trim(candidate, `"`), "-")
-		return name == hash && (!coded || slices.Contains(codings, coding))
+		return name == hash && (!coded || slices.ContainsFunc(codingLines[:], func(line []string) bool { return slices.Contains(line, coding) }))
 	})
 }
 

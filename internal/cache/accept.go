@@ -1,4 +1,4 @@
-package api
+package cache
 
 import (
 	"strconv"
