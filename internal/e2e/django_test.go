@@ -18,26 +18,27 @@ import (
 
 	"walkey/internal/child"
 	"walkey/internal/freeport"
+	"walkey/internal/stack"
 )
 
 const django = "testdata/django/library.py"
 
 // djangoSite is a running Django site that caches by django-redis.
 type djangoSite struct {
-	*stack
+	*servers
 	base string
 }
 
 // python is the distribution's own, for which its packages of Django are.
 const python = "/usr/bin/python3"
 
-func (s *stack) djangoEnv() []string {
+func (s *servers) djangoEnv() []string {
 	return append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PGHOST=127.0.0.1", "PGPORT="+strconv.Itoa(s.postgres.Port()),
 		fmt.Sprintf("CACHE_URL=redis://%s/0", s.valkey.Addr()))
 }
 
 // django runs a command of the site.
-func (s *stack) django(arguments ...string) {
+func (s *servers) django(arguments ...string) {
 	s.t.Helper()
 	command := exec.Command(python, append([]string{django}, arguments...)...)
 	command.Env = s.djangoEnv()
@@ -46,7 +47,7 @@ func (s *stack) django(arguments ...string) {
 	}
 }
 
-func (s *stack) startDjango() *djangoSite {
+func (s *servers) startDjango() *djangoSite {
 	s.t.Helper()
 	if err := exec.Command(python, "-c", "import django, django_redis, psycopg2").Run(); err != nil {
 		s.t.Fatalf("Django, django-redis and psycopg2 are not there (%v): `sh deploy/local/setup.sh django` installs them", err)
@@ -56,7 +57,7 @@ func (s *stack) startDjango() *djangoSite {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	var log logBuffer
+	var log stack.Log
 	process, err := child.Start(child.Command{Path: python, Args: []string{django, "serve", strconv.Itoa(port)}, Env: s.djangoEnv(), Output: &log})
 	if err != nil {
 		s.t.Fatal(err)
@@ -66,10 +67,10 @@ func (s *stack) startDjango() *djangoSite {
 			s.t.Errorf("stop Django: %v", err)
 		}
 		if s.t.Failed() {
-			s.t.Logf("Django said:\n%s", log.tail())
+			s.t.Logf("Django said:\n%s", log.Tail())
 		}
 	})
-	d := &djangoSite{stack: s, base: "http://" + freeport.Host + ":" + strconv.Itoa(port)}
+	d := &djangoSite{servers: s, base: "http://" + freeport.Host + ":" + strconv.Itoa(port)}
 	eventually(s.t, "Django answers", func() error {
 		_, err := d.try("/materials/")
 		return err

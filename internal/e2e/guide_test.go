@@ -98,7 +98,7 @@ func TestGuideFromDjango(t *testing.T) {
 	if _, err := d.try("/materials/"); err != nil {
 		t.Fatal(err)
 	}
-	here = strings.NewReplacer("http://localhost:8081", invalidator.base)
+	here = strings.NewReplacer("http://localhost:8081", invalidator.Base)
 	if out := run(shell[2]); !slices.Contains(strings.Split(out, "\n"), "0") {
 		t.Errorf("the key is not gone:\n%s", out)
 	}
@@ -113,7 +113,7 @@ func TestGuideFromDjango(t *testing.T) {
 	s.psql("insert into materials (title) values ('new')") // takes a number that is free
 	api.waitFor(listPath, "the new row", hasTitle("new"))
 	api.waitHit(listPath)
-	here = strings.NewReplacer("http://localhost:8080", api.base)
+	here = strings.NewReplacer("http://localhost:8080", api.Base)
 	eventually(t, "watching shows a hit", func() error { // the delete of the last change may still come
 		if out := run(shell[3]); !strings.Contains(out, "bloodofjesus:materials_list_active") || !strings.Contains(out, "walkey; hit") {
 			return fmt.Errorf("it shows\n%s", out)
@@ -123,7 +123,7 @@ func TestGuideFromDjango(t *testing.T) {
 }
 
 // valkeyShim gives a folder with a valkey-cli that asks this Valkey.
-func (s *stack) valkeyShim() string {
+func (s *servers) valkeyShim() string {
 	s.t.Helper()
 	real, err := exec.LookPath("valkey-cli")
 	if err != nil {

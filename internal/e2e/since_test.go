@@ -26,7 +26,7 @@ type tokenReader struct {
 	cache *cache.Cache
 }
 
-func (s *stack) startTokenReader() *tokenReader {
+func (s *servers) startTokenReader() *tokenReader {
 	s.t.Helper()
 	c, err := cache.Open(cache.Options{Host: s.valkey.Host(), Port: s.valkey.Port(), Prefix: "bloodofjesus", MaxStaleness: s.staleness})
 	if err != nil {
@@ -95,7 +95,7 @@ func (r *tokenReader) ask(t testing.TB, token string) (version int, status strin
 }
 
 // edit writes a version by psql and gives the token of that write.
-func (s *stack) edit(version int) (token string) {
+func (s *servers) edit(version int) (token string) {
 	s.t.Helper()
 	command := exec.Command("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", s.url,
 		"-c", fmt.Sprintf("update materials set title = '%d' where id = 1", version), "-c", "select pg_current_wal_insert_lsn()")
