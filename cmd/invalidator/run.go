@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -26,11 +27,20 @@ type runCommand struct {
 	Names names `embed:""`
 	Rules rules `embed:""`
 
+	DecodingWorkMem string          `env:"DECODING_WORK_MEM" default:"256MB" placeholder:"SIZE" help:"What Postgres may use to decode a large transaction for this connection before it spills to disk (logical_decoding_work_mem)."`
 	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health and metrics are served."`
 }
 
 // Check implements [program.Checker].
-func (c *runCommand) Check(p *program.Problems) { c.Rules.load(p, c.CachePrefix) }
+func (c *runCommand) Check(p *program.Problems) {
+	c.Rules.load(p, c.CachePrefix)
+	if !memorySizes.MatchString(c.DecodingWorkMem) {
+		p.Add("DECODING_WORK_MEM", "%q is no size; write a number with kB, MB or GB, such as 256MB", c.DecodingWorkMem)
+	}
+}
+
+// memorySizes are the sizes that Postgres takes and that say their unit.
+var memorySizes = regexp.MustCompile(`^[1-9][0-9]{0,8}(kB|MB|GB)$`)
 
 // Run follows the stream and serves health and metrics until ctx ends.
 func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
@@ -41,12 +51,13 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 		return err
 	}
 	following := invalidate.Options{
-		DatabaseURL: c.DatabaseURL,
-		Slot:        c.Names.SlotName,
-		Publication: c.Names.PublicationName,
-		Rules:       c.Rules.parsed,
-		Metrics:     invalidate.NewMetrics(),
-		Logger:      log,
+		DatabaseURL:     c.DatabaseURL,
+		Slot:            c.Names.SlotName,
+		Publication:     c.Names.PublicationName,
+		Rules:           c.Rules.parsed,
+		DecodingWorkMem: c.DecodingWorkMem,
+		Metrics:         invalidate.NewMetrics(),
+		Logger:          log,
 	}
 	if err := applySwitches(&following, p.Environ); err != nil {
 		return err

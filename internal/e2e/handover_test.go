@@ -40,8 +40,8 @@ func TestStandbyFollows(t *testing.T) {
 			second := s.startInvalidator() // ready as a standby
 			s.seed("one")
 			api.waitHit(detailPath(1))
-			if active(second) == nil {
-				t.Error("two follow the stream at once")
+			if active(second) == nil || second.metric("walkey_standby") != 1 {
+				t.Error("the second does not stand by")
 			}
 			c.end(first)
 			ended := time.Now()

@@ -60,12 +60,16 @@ func NewMetrics() *Metrics {
 	gauge := func(name, help string, value func() float64) {
 		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "walkey_" + name, Help: help}, value))
 	}
-	gauge("active", "1 when this process follows the stream, 0 when it stands by or starts.", func() float64 {
-		if m.role.value.Load() == roleActive {
-			return 1
+	is := func(wanted role) func() float64 {
+		return func() float64 {
+			if m.role.value.Load() == wanted {
+				return 1
+			}
+			return 0
 		}
-		return 0
-	})
+	}
+	gauge("active", "1 when this process follows the stream, 0 when it stands by or starts.", is(roleActive))
+	gauge("standby", "1 when this process waits for the slot that another one holds.", is(roleStandby))
 	gauge("received_lsn_bytes", "Position up to which the stream was received.", func() float64 { return float64(m.received.Load()) })
 	gauge("confirmed_lsn_bytes", "Position up to which everything is deleted and confirmed.", func() float64 { return float64(m.confirmed.Load()) })
 	gauge("uncovered_tables", "Tables of the rules of which not every change reaches the stream, so that their keys are deleted all the time. The log says what mends it.", func() float64 {

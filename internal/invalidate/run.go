@@ -21,9 +21,11 @@ type Options struct {
 	Publication string // made for the tables of Rules when it is missing
 	Rules       *Rules
 	Eraser      *cache.Eraser
-	Metrics     *Metrics // nil: not measured
-	Logger      *zap.Logger
-	Switches    Switches
+	// DecodingWorkMem is what the walsender may use to decode, in Postgres' notation; empty leaves it to package cdc.
+	DecodingWorkMem string
+	Metrics         *Metrics // nil: not measured
+	Logger          *zap.Logger
+	Switches        Switches
 
 	told map[Finding]bool // what the log has been told
 }

@@ -93,8 +93,9 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 		OnWait:      s.waiting,
 		NewSlot:     newSlot,
 		// The server gives a frozen holder up after this time, and another process takes the slot within ten seconds.
-		SenderTimeout: senderTimeout,
-		Logger:        o.Logger,
+		SenderTimeout:   senderTimeout,
+		DecodingWorkMem: o.DecodingWorkMem,
+		Logger:          o.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the stream: %w", err)
@@ -212,17 +213,6 @@ func (s *session) resynchronise(ctx context.Context, reason string) error {
 	return nil
 }
 
-// deleteEverything deletes all that the rules can name.
-func (s *session) deleteEverything(ctx context.Context) (int, error) {
-	keys, patterns := s.opts.Rules.Everything()
-	n, err := s.eraser.Delete(ctx, keys)
-	if err != nil {
-		return n, err
-	}
-	m, err := s.eraser.DeleteMatching(ctx, patterns)
-	return n + m, err
-}
-
 // loop works until something breaks or ctx ends.
 func (s *session) loop(ctx context.Context) error {
 	beat := time.NewTicker(beatInterval)
@@ -265,30 +255,6 @@ func (s *session) loop(ctx context.Context) error {
 	}
 }
 
-// prove begins the proof of the next beat, or hurries the one that is under way.
-func (s *session) prove(ctx context.Context) error {
-	if s.heart.proving {
-		if time.Since(s.heart.begun) >= beatInterval {
-			s.stream.AskPosition() // the walsender reports by itself, mostly
-		}
-		return nil
-	}
-	if s.watch.mustRest() {
-		return nil
-	}
-	insert, err := s.primary.insertPosition(ctx)
-	if err != nil {
-		return err
-	}
-	if !s.opts.Switches.NoWatch {
-		if err := s.watch.look(ctx); err != nil {
-			return err
-		}
-	}
-	s.heart.begin(insert, time.Now())
-	return nil
-}
-
 // step takes what has come, deletes what is visible, notes how far that is, and
 // beats when the proof stands.
 func (s *session) step(ctx context.Context) error {
@@ -299,6 +265,7 @@ func (s *session) step(ctx context.Context) error {
 	if batch != nil {
 		s.restAfter(s.metrics.took(batch))
 		s.queue.put(batch, s.opts.Rules)
+		s.lookAfter = firstLook // what is new becomes visible in a moment, whatever else hangs
 		s.stream.Release(batch)
 	}
 	if len(s.queue.entries) > 0 {
@@ -313,245 +280,4 @@ func (s *session) step(ctx context.Context) error {
 		return err
 	}
 	return s.pulse(ctx)
-}
-
-// restAfter lets more come together behind a batch of that many changes. A step costs
-// three round trips, whether for one change or for a thousand: where much comes, taking
-// it less often is quicker, and where little comes nothing waits.
-func (s *session) restAfter(changes int) {
-	if changes >= busyBatch {
-		s.resting = true
-		s.rest.Reset(restTime)
-	}
-}
-
-// delete looks once at what readers see and deletes the keys of what is visible.
-func (s *session) delete(ctx context.Context) error {
-	if s.queue.unseen() && !s.opts.Switches.NoGate {
-		seen, err := s.primary.snapshot(ctx)
-		if err != nil {
-			return err
-		}
-		s.queue.see(seen)
-	}
-	for _, e := range s.queue.entries {
-		if s.opts.Switches.NoGate {
-			e.visible = true
-		}
-		if !e.visible {
-			continue
-		}
-		for _, key := range e.erasure.keys {
-			if _, twice := s.round[key]; !twice {
-				s.round[key] = struct{}{}
-				s.roundList = append(s.roundList, key)
-			}
-		}
-		if len(s.roundList) >= roundKeys {
-			if err := s.deleteRound(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	if err := s.deleteRound(ctx); err != nil {
-		return err
-	}
-	if err := s.deletePatterns(ctx); err != nil {
-		return err
-	}
-	now := time.Now()
-	for _, e := range s.queue.entries {
-		if e.visible {
-			e.erasure.clear()
-			if e.end != 0 {
-				s.metrics.deleted(now.Sub(e.time))
-			}
-		}
-	}
-	s.queue.drop()
-	s.lookAgain()
-	return nil
-}
-
-// deleteRound deletes the keys that were collected.
-func (s *session) deleteRound(ctx context.Context) error {
-	if len(s.roundList) == 0 {
-		return nil
-	}
-	existed, err := persist(ctx, func(ctx context.Context) (int, error) { return s.eraser.Delete(ctx, s.roundList) })
-	if err != nil {
-		return fmt.Errorf("delete %d keys: %w", len(s.roundList), err)
-	}
-	s.metrics.keys(len(s.roundList), existed)
-	clear(s.round)
-	clear(s.roundList)
-	s.roundList = s.roundList[:0]
-	return nil
-}
-
-// deletePatterns deletes what a TRUNCATE or an unknown old value asks for.
-func (s *session) deletePatterns(ctx context.Context) error {
-	var patterns []string
-	seen := map[string]struct{}{}
-	for _, e := range s.queue.entries {
-		if !e.visible {
-			continue
-		}
-		for _, p := range e.erasure.patterns {
-			if _, twice := seen[p]; !twice {
-				seen[p] = struct{}{}
-				patterns = append(patterns, p)
-			}
-		}
-	}
-	if len(patterns) == 0 {
-		return nil
-	}
-	var n int
-	var err error
-	if len(patterns) <= maxScans {
-		n, err = s.eraser.DeleteMatching(ctx, patterns)
-	} else {
-		n, err = s.deleteEverything(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("delete the keys of %d patterns: %w", len(patterns), err)
-	}
-	s.metrics.keys(n, n)
-	return nil
-}
-
-// lookAgain sets when invisible transactions are looked at next.
-func (s *session) lookAgain() {
-	s.look.Stop()
-	if len(s.queue.entries) == 0 || !s.queue.unseen() {
-		s.lookAfter = firstLook
-		return
-	}
-	s.look.Reset(s.lookAfter)
-	s.lookAfter = min(2*s.lookAfter, slowestLook)
-}
-
-// publishSoon publishes at once, or as soon as it may be done again. Who has written a
-// change waits for this, so it does not wait for the next note.
-func (s *session) publishSoon(ctx context.Context) error {
-	if s.queue.watermark() <= s.published || s.watch.unsure() {
-		return nil
-	}
-	if wait := progressInterval - time.Since(s.publishedAt); wait > 0 {
-		s.tell.Reset(wait)
-		return nil
-	}
-	return s.publish(ctx)
-}
-
-// publish tells readers how far the deletes have come.
-func (s *session) publish(ctx context.Context) error {
-	mark := s.queue.watermark()
-	if mark <= s.published || s.watch.unsure() {
-		return nil
-	}
-	var refused error
-	_, err := persist(ctx, func(ctx context.Context) (int, error) {
-		err := s.eraser.SetProgress(ctx, s.heart.holder, uint64(mark))
-		if errors.Is(err, cache.ErrProgressRefused) {
-			refused, err = err, nil // it will be refused again
-		}
-		return 0, err
-	})
-	if err := errors.Join(err, refused); err != nil {
-		return fmt.Errorf("publish the progress: %w", err)
-	}
-	s.published, s.publishedAt = mark, time.Now()
-	return nil
-}
-
-// confirm notes the progress in Valkey and then confirms it to Postgres: in this
-// order, so that a confirmed position beyond the note betrays a foreign hand.
-func (s *session) confirm(ctx context.Context) error {
-	mark := s.queue.watermark()
-	if mark <= s.confirmed {
-		return nil
-	}
-	if wait := noteInterval - time.Since(s.noted); wait > 0 {
-		s.noteTimer.Reset(wait)
-		return nil
-	}
-	if err := s.publish(ctx); err != nil {
-		return err
-	}
-	s.note.lsn = max(s.note.lsn, mark)
-	if err := s.writeNote(ctx); err != nil {
-		return err
-	}
-	s.stream.Confirm(mark)
-	s.confirmed = mark
-	s.metrics.confirmed.Store(uint64(mark))
-	return nil
-}
-
-func (s *session) writeNote(ctx context.Context) error {
-	text, err := s.note.encode()
-	if err != nil {
-		return err
-	}
-	_, err = persist(ctx, func(ctx context.Context) (int, error) { return 0, s.eraser.SetNote(ctx, text) })
-	if err != nil {
-		return fmt.Errorf("note the progress: %w", err)
-	}
-	s.noted = time.Now()
-	return nil
-}
-
-// pulse writes the beat when its proof stands.
-func (s *session) pulse(ctx context.Context) error {
-	if !s.heart.passed(s.queue.position) {
-		return nil
-	}
-	if len(s.queue.entries) > 0 {
-		// Some transactions hang. What a snapshot that is newer than the proof's
-		// beginning sees must be gone; the rest was not visible then.
-		if err := s.delete(ctx); err != nil {
-			return err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
-	defer cancel()
-	if err := s.eraser.Beat(ctx, s.heart.holder, s.heart.beat, s.note.Valkey); err != nil {
-		return fmt.Errorf("beat: %w", err)
-	}
-	s.heart.acknowledged()
-	s.metrics.beat()
-	return nil
-}
-
-// drain notes and confirms what is done before the session ends in order.
-func (s *session) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	s.noted = time.Time{}
-	if err := s.confirm(ctx); err != nil {
-		return fmt.Errorf("end in order: %w", err)
-	}
-	return nil
-}
-
-// persist repeats an idempotent call to Valkey for a while, each try bounded.
-func persist(ctx context.Context, call func(context.Context) (int, error)) (int, error) {
-	deadline := time.Now().Add(deletePatience)
-	pause := 10 * time.Millisecond
-	for {
-		try, cancel := context.WithTimeout(ctx, deleteTimeout)
-		n, err := call(try)
-		cancel()
-		if err == nil || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
-			return n, err
-		}
-		select {
-		case <-ctx.Done():
-			return n, err
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, 200*time.Millisecond)
-	}
 }
