@@ -124,7 +124,8 @@ signed_by() {
 	case $file in
 	*.sources)
 		awk -v uri="${2%/}" '
-			function done() { if (here && key != "" && !off) { printf "%s", key; exit } here = off = lines = 0; key = name = "" }
+			# exit runs END, which must not print it again.
+			function done() { if (here && key != "" && !off && !printed) { printed = 1; printf "%s", key; exit } here = off = lines = 0; key = name = "" }
 			/^#/ { next }
 			/^[ \t]*$/ { done(); next }
 			/^[^ \t]/ { name = tolower($0); sub(/[ \t]*:.*/, "", name) }
