@@ -20,6 +20,7 @@ const (
 	// sends each message by itself, and waking up for each of them costs both sides more than the message.
 	crowd, crowdTime = 64, 4 * time.Millisecond
 	gatherTime       = time.Millisecond
+	gatherBytes      = 256 << 10
 	// drainFor bounds the wait for the server to close its side after Close.
 	drainFor = time.Second
 )
@@ -125,7 +126,9 @@ func (s *Stream) run() error {
 		gather = f.crowded(now) || gather
 		if gather && s.frontend.ReadBufferLen() == 0 {
 			gather = false
+			setLowWater(s.conn, gatherBytes)
 			s.pause(gatherTime)
+			setLowWater(s.conn, 1)
 			f.counted = time.Now()
 		}
 	}
