@@ -14,7 +14,7 @@ import (
 func TestDistinctQueriesAreBounded(t *testing.T) {
 	s := startService(t, "zlib") // not parallel: memory is measured
 	s.change(t, insertThree)
-	queries := 20_000
+	queries := 100_000
 	if testing.Short() {
 		queries = 2_000
 	}
