@@ -174,14 +174,19 @@ func (p *Postgres) start(ctx context.Context) error {
 	return nil
 }
 
-// ready reads what the postmaster itself tells pg_ctl: line 1 of postmaster.pid is its process id, line 8 its state.
+// ready reads what the postmaster itself tells pg_ctl: line 1 of postmaster.pid is its process id, line 8 its state, "standby" for one
+// that takes connections to read.
 func (p *Postgres) ready(pid int) bool {
 	text, err := os.ReadFile(filepath.Join(p.data(), "postmaster.pid"))
 	if err != nil {
 		return false
 	}
 	lines := strings.Split(string(text), "\n")
-	return len(lines) >= 8 && lines[0] == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
+	if len(lines) < 8 || lines[0] != strconv.Itoa(pid) {
+		return false
+	}
+	state := strings.TrimSpace(lines[7])
+	return state == "ready" || state == "standby"
 }
 
 // URL leads to the database postgres as the superuser postgres, without a password.

@@ -108,6 +108,19 @@ func Valkey(t testing.TB, settings ...string) *embedded.Valkey {
 	return v
 }
 
+// Standby starts a streaming standby of a server, under a name of its own among the server's standbys; see [embedded.StandbyOptions].
+func Standby(t testing.TB, primary *embedded.Postgres, name string, settings ...string) *embedded.Postgres {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	p, err := embedded.StartStandby(ctx, primary, embedded.StandbyOptions{Name: name, Settings: parse(t, settings)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopLater(t, p)
+	return p
+}
+
 type server interface {
 	Stop(context.Context) error
 	Log() string
