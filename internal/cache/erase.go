@@ -13,8 +13,9 @@ const (
 )
 
 // unlink deletes keys in pipelines of bounded length and counts those that existed. Every key gets its own command,
-// which works in a cluster too. It stops at the first pipeline with a delete that was not confirmed.
-func unlink(ctx context.Context, client rueidis.Client, fullKeys []string) (existed int, err error) {
+// which works in a cluster too. It stops at the first pipeline with a delete that was not confirmed. Unless it is nil, each
+// gets a true for every key that existed.
+func unlink(ctx context.Context, client rueidis.Client, fullKeys []string, each []bool) (existed int, err error) {
 	commands := make(rueidis.Commands, 0, min(len(fullKeys), eraseBatch))
 	for len(fullKeys) > 0 {
 		batch := fullKeys[:min(len(fullKeys), eraseBatch)]
@@ -25,7 +26,7 @@ func unlink(ctx context.Context, client rueidis.Client, fullKeys []string) (exis
 		}
 		failed := 0
 		var first error
-		for _, reply := range client.DoMulti(ctx, commands...) {
+		for i, reply := range client.DoMulti(ctx, commands...) {
 			n, err := reply.AsInt64()
 			if err != nil {
 				if failed++; first == nil {
@@ -34,6 +35,12 @@ func unlink(ctx context.Context, client rueidis.Client, fullKeys []string) (exis
 				continue
 			}
 			existed += int(n)
+			if each != nil && n > 0 {
+				each[i] = true
+			}
+		}
+		if each != nil {
+			each = each[len(batch):]
 		}
 		if first != nil {
 			return existed, fmt.Errorf("delete %d keys, %d without an answer: %w", len(batch), failed, first)
@@ -43,8 +50,9 @@ func unlink(ctx context.Context, client rueidis.Client, fullKeys []string) (exis
 }
 
 // unlinkMatching deletes every key that matches the pattern and may be deleted. A key that is there from the beginning
-// to the end of the scan is found; one that comes meanwhile may be.
-func unlinkMatching(ctx context.Context, client rueidis.Client, prefix, pattern string) (existed int, err error) {
+// to the end of the scan is found; one that comes meanwhile may be. After each page progress is told how many there were so
+// far.
+func unlinkMatching(ctx context.Context, client rueidis.Client, prefix, pattern string, progress func(existed int)) (existed int, err error) {
 	var cursor uint64
 	for {
 		page, err := client.Do(ctx, client.B().Scan().Cursor(cursor).Match(pattern).Count(scanCount).Build()).AsScanEntry()
@@ -57,11 +65,12 @@ func unlinkMatching(ctx context.Context, client rueidis.Client, prefix, pattern 
 				keys = append(keys, key)
 			}
 		}
-		n, err := unlink(ctx, client, keys)
+		n, err := unlink(ctx, client, keys, nil)
 		existed += n
 		if err != nil {
 			return existed, err
 		}
+		progress(existed)
 		if cursor = page.Cursor; cursor == 0 {
 			return existed, nil
 		}

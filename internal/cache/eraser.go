@@ -41,14 +41,32 @@ func (e *Eraser) Close() { e.client.Close() }
 
 // Delete deletes keys and says how many of them existed. When it returns no error, every single delete was answered.
 func (e *Eraser) Delete(ctx context.Context, fullKeys []string) (existed int, err error) {
-	return unlink(ctx, e.client, fullKeys)
+	return unlink(ctx, e.client, fullKeys, nil)
+}
+
+// DeleteEach is Delete, and sets existed[i] where the i-th key existed; it sets none to false. A key whose delete was
+// answered stays noted when the call is repeated.
+func (e *Eraser) DeleteEach(ctx context.Context, fullKeys []string, existed []bool) (n int, err error) {
+	_, err = unlink(ctx, e.client, fullKeys, existed)
+	for _, one := range existed {
+		if one {
+			n++
+		}
+	}
+	return n, err
 }
 
 // DeleteMatching deletes every key that matches one of the patterns, full keys in Valkey's glob syntax, and says how many
 // there were. A key that exists all the time is found. Sessions and Walkey's own keys are never touched.
 func (e *Eraser) DeleteMatching(ctx context.Context, patterns []string) (existed int, err error) {
+	return e.DeleteMatchingTelling(ctx, patterns, func(int) {})
+}
+
+// DeleteMatchingTelling is DeleteMatching, and tells progress after each page of the scan how many keys there were so far.
+func (e *Eraser) DeleteMatchingTelling(ctx context.Context, patterns []string, progress func(existed int)) (existed int, err error) {
 	for _, pattern := range patterns {
-		n, err := unlinkMatching(ctx, e.client, e.prefix, pattern)
+		before := existed
+		n, err := unlinkMatching(ctx, e.client, e.prefix, pattern, func(n int) { progress(before + n) })
 		existed += n
 		if err != nil {
 			return existed, err

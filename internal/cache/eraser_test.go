@@ -63,6 +63,47 @@ func TestEraserOperationsEndWithTheirContext(t *testing.T) {
 	p.Heal()
 }
 
+func TestDeleteEachSaysWhichExisted(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	keys, want := make([]string, 2*eraseBatch+1), make([]bool, 2*eraseBatch+1)
+	for i := range keys {
+		keys[i] = FullKey("p", ident(i))
+		if want[i] = i%3 == 0; want[i] {
+			b.must("SET", keys[i], "x")
+		}
+	}
+	existed := make([]bool, len(keys))
+	n, err := b.eraser.DeleteEach(t.Context(), keys, existed)
+	if err != nil || n != (len(keys)+2)/3 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if diff := cmp.Diff(want, existed); diff != "" {
+		t.Errorf("existed (-want +got):\n%s", diff)
+	}
+	// Repeated, as after an error, it forgets nothing.
+	if n, err = b.eraser.DeleteEach(t.Context(), keys, existed); err != nil || n != (len(keys)+2)/3 {
+		t.Errorf("again: %d, %v", n, err)
+	}
+}
+
+func TestDeleteMatchingTellsItsProgress(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for i := range 3 * scanCount {
+		b.must("SET", FullKey("p", "a"+ident(i)), "x")
+		b.must("SET", FullKey("p", "b"+ident(i)), "x")
+	}
+	var told []int
+	n, err := b.eraser.DeleteMatchingTelling(t.Context(), []string{"p:a*", "p:b*"}, func(existed int) { told = append(told, existed) })
+	if err != nil || n != 6*scanCount {
+		t.Errorf("%d, %v", n, err)
+	}
+	if len(told) < 6 || !slices.IsSorted(told) || told[len(told)-1] != n {
+		t.Errorf("told %v", told)
+	}
+}
+
 func TestAnEraserComesBackByItself(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -83,7 +83,7 @@ func (c *Cache) Delete(ctx context.Context, addresses ...Address) error {
 // Clear deletes all keys under the cache's prefix but sessions and Walkey's own, and says how many there were.
 func (c *Cache) Clear(ctx context.Context) (existed int, err error) {
 	c.kept.clear()
-	return unlinkMatching(ctx, c.writer, c.prefix, GlobEscape(c.prefix)+":*")
+	return unlinkMatching(ctx, c.writer, c.prefix, GlobEscape(c.prefix)+":*", func(int) {})
 }
 
 // bound ends a call that the caller would let wait longer than Valkey may take.

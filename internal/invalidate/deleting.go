@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// deleteEverything deletes all that the rules can name.
-func (s *session) deleteEverything(ctx context.Context) (int, error) {
+// deleteEverything deletes all that the rules can name. progress is told how many keys that are so far.
+func (s *session) deleteEverything(ctx context.Context, progress func(deleted int)) (int, error) {
 	keys, patterns := s.opts.Rules.Everything()
 	n, err := s.eraser.Delete(ctx, keys)
 	if err != nil {
 		return n, err
 	}
-	m, err := s.eraser.DeleteMatching(ctx, patterns)
+	m, err := s.eraser.DeleteMatchingTelling(ctx, patterns, func(deleted int) { progress(n + deleted) })
 	return n + m, err
 }
 
@@ -43,11 +43,16 @@ func (s *session) delete(ctx context.Context) error {
 		if !e.visible {
 			continue
 		}
+		e.account.erased(&e.erasure, s.opts.Observer)
+		from := len(s.roundList)
 		for _, key := range e.erasure.keys {
 			if _, twice := s.round[key]; !twice {
 				s.round[key] = struct{}{}
 				s.roundList = append(s.roundList, key)
 			}
+		}
+		if e.account != nil {
+			e.account.from, e.account.to = from, len(s.roundList)
 		}
 		if len(s.roundList) >= roundKeys {
 			if err := s.deleteRound(ctx); err != nil {
@@ -67,6 +72,7 @@ func (s *session) delete(ctx context.Context) error {
 			e.erasure.clear()
 			if e.end != 0 {
 				s.metrics.deleted(now.Sub(e.time))
+				s.opts.tell(e, now)
 			}
 		}
 	}
@@ -80,26 +86,47 @@ func (s *session) deleteRound(ctx context.Context) error {
 	if len(s.roundList) == 0 {
 		return nil
 	}
-	existed, err := persist(ctx, func(ctx context.Context) (int, error) { return s.eraser.Delete(ctx, s.roundList) })
+	s.existed = append(s.existed[:0], make([]bool, len(s.roundList))...)
+	existed, err := persist(ctx, func(ctx context.Context) (int, error) { return s.eraser.DeleteEach(ctx, s.roundList, s.existed) })
 	if err != nil {
 		return fmt.Errorf("delete %d keys: %w", len(s.roundList), err)
 	}
 	s.metrics.keys(len(s.roundList), existed)
+	s.attribute()
 	clear(s.round)
 	clear(s.roundList)
 	s.roundList = s.roundList[:0]
 	return nil
 }
 
+// attribute counts for each transaction of the round which of its keys were there.
+func (s *session) attribute() {
+	for _, e := range s.queue.entries {
+		if e.account == nil {
+			continue
+		}
+		for _, existed := range s.existed[e.account.from:e.account.to] {
+			if existed {
+				e.account.Existed++
+			}
+		}
+		e.account.from, e.account.to = 0, 0
+	}
+}
+
 // deletePatterns deletes what a TRUNCATE or an unknown old value asks for.
 func (s *session) deletePatterns(ctx context.Context) error {
 	var patterns []string
+	var first *account // the first transaction that asks for some; what existed counts for it
 	seen := map[string]struct{}{}
 	for _, e := range s.queue.entries {
 		if !e.visible {
 			continue
 		}
 		for _, p := range e.erasure.patterns {
+			if first == nil {
+				first = e.account
+			}
 			if _, twice := seen[p]; !twice {
 				seen[p] = struct{}{}
 				patterns = append(patterns, p)
@@ -114,12 +141,15 @@ func (s *session) deletePatterns(ctx context.Context) error {
 	if len(patterns) <= maxScans {
 		n, err = s.eraser.DeleteMatching(ctx, patterns)
 	} else {
-		n, err = s.deleteEverything(ctx)
+		n, err = s.deleteEverything(ctx, func(int) {})
 	}
 	if err != nil {
 		return fmt.Errorf("delete the keys of %d patterns: %w", len(patterns), err)
 	}
 	s.metrics.keys(n, n)
+	if first != nil {
+		first.Existed += n
+	}
 	return nil
 }
 

@@ -121,6 +121,7 @@ func (s *session) pulse(ctx context.Context) error {
 	if err := s.eraser.Beat(ctx, s.heart.holder, s.heart.beat, s.note.Valkey); err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
+	s.opts.observe(Proof{s.heart.begun})
 	s.heart.acknowledged()
 	s.metrics.beat()
 	return nil

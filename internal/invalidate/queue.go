@@ -21,6 +21,7 @@ type entry struct {
 	erasure erasure
 	// collapsed: the keys were too many to hold, everything is deleted instead.
 	collapsed bool
+	account   *account // nil when nobody observes
 }
 
 // done reports whether everything of the transaction is deleted.
@@ -33,6 +34,7 @@ type queue struct {
 	// been put in.
 	position cdc.LSN
 	last     cdc.LSN // end of the last transaction that was put in
+	accounts *accounts
 }
 
 // put adds the pieces of a batch and moves the position.
@@ -46,10 +48,11 @@ func (q *queue) put(b *cdc.Batch, rules *Rules) {
 func (q *queue) putPiece(t *cdc.Transaction, rules *Rules) {
 	e := q.open()
 	if e == nil {
-		e = &entry{xid: t.XID, before: max(q.last, q.position), time: t.CommitTime}
+		e = &entry{xid: t.XID, before: max(q.last, q.position), time: t.CommitTime, account: q.accounts.open()}
 		q.entries = append(q.entries, e)
 	}
 	for i := range t.Changes {
+		e.account.changed(rules, &t.Changes[i])
 		if !e.collapsed {
 			rules.mapChange(&e.erasure, &t.Changes[i])
 		}
@@ -89,7 +92,13 @@ func (q *queue) see(s snapshot) {
 // drop removes the transactions that are done, wherever they stand: one that
 // hangs holds up the watermark, not the memory.
 func (q *queue) drop() {
-	q.entries = slices.DeleteFunc(q.entries, (*entry).done)
+	q.entries = slices.DeleteFunc(q.entries, func(e *entry) bool {
+		if e.done() {
+			q.accounts.close(e.account)
+			return true
+		}
+		return false
+	})
 }
 
 // watermark is the position up to which everything is deleted: what may be noted

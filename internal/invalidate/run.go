@@ -24,6 +24,7 @@ type Options struct {
 	// DecodingWorkMem is what the walsender may use to decode, in Postgres' notation; empty leaves it to package cdc.
 	DecodingWorkMem string
 	Metrics         *Metrics // nil: not measured
+	Observer        Observer // nil: nobody is told
 	Logger          *zap.Logger
 	Switches        Switches
 
@@ -74,6 +75,7 @@ func Run(ctx context.Context, o Options) error {
 			return err
 		}
 		m.sessionEnded()
+		o.observe(SessionEnd{err})
 		failures.report(err)
 		if time.Since(began) > steadyAfter {
 			pauses.Reset()

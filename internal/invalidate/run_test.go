@@ -32,6 +32,7 @@ type bundle struct {
 	options  cache.Options
 	cache    *cache.Cache
 	metrics  *Metrics
+	observer Observer // of the invalidators that are run from now on
 	rules    string
 	row      func(table string) string // SQL of what is cached of row $1 of a table
 	log      *zap.Logger
@@ -88,14 +89,15 @@ func (b *bundle) run(switches Switches) (stop func()) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.metrics = NewMetrics()
+	metrics, observer := NewMetrics(), b.observer
+	b.metrics = metrics
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Options{
 			DatabaseURL: b.invalidatorURL(), Slot: b.slot(), Publication: "walkey",
 			Rules: mustParse(b.t, b.rules), Eraser: eraser,
-			Metrics: b.metrics, Logger: b.log, Switches: switches,
+			Metrics: metrics, Observer: observer, Logger: b.log, Switches: switches,
 		})
 	}()
 	stop = sync.OnceFunc(func() {

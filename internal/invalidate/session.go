@@ -33,6 +33,8 @@ const (
 	senderTimeout                 = 9 * time.Second
 	// drainTimeout bounds the last note and confirmation of a session that ends.
 	drainTimeout = 3 * time.Second
+	// tellEvery is how often the progress of something long is told.
+	tellEvery = 200 * time.Millisecond
 )
 
 // session is one time of holding the slot, with one Postgres connection for the
@@ -65,12 +67,17 @@ type session struct {
 	tell      *time.Timer // fires when a progress that was put off is to be published
 	round     map[string]struct{}
 	roundList []string
+	existed   []bool // of roundList
+	progress  Progress
 }
 
 // runSession holds the slot until something breaks or ctx ends. newSlot makes the
 // slot anew although there is one: the way past a publication that came later.
 func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err error) {
 	s := &session{opts: o, log: o.Logger, metrics: m, eraser: o.Eraser, round: map[string]struct{}{}}
+	if o.Observer != nil {
+		s.queue.accounts = &accounts{}
+	}
 	if s.note.Valkey, err = identify(ctx, s.eraser); err != nil {
 		return err // without Valkey there is no use in holding the slot
 	}
@@ -78,7 +85,7 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 		return err
 	}
 	defer s.primary.close(ctx)
-	defer m.role.Store(roleStarting)
+	defer o.setRole(m, roleStarting)
 	s.watch = &watch{session: s}
 	if err = s.watch.open(ctx); err != nil {
 		return err
@@ -108,15 +115,16 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	m.role.Store(roleActive)
+	o.setRole(m, roleActive)
 	return s.loop(ctx)
 }
 
 // waiting takes the role from what the slot is waited for; the stream logs it.
 func (s *session) waiting(w cdc.Wait) {
 	if w.Reason == cdc.WaitSlotHeld {
-		s.metrics.role.Store(roleStandby)
+		s.opts.setRole(s.metrics, roleStandby)
 	}
+	s.opts.observe(Waiting(w))
 }
 
 func identify(ctx context.Context, eraser *cache.Eraser) (cache.Identity, error) {
@@ -204,10 +212,22 @@ func (s *session) oldNote(ctx context.Context) (*note, error) {
 func (s *session) resynchronise(ctx context.Context, reason string) error {
 	began := time.Now()
 	s.log.Warn("resynchronising the cache", zap.String("reason", reason))
-	n, err := s.deleteEverything(ctx)
+	told := began
+	tell := func(state ResyncState, deleted int) {
+		told = time.Now()
+		s.opts.observe(Resync{Reason: reason, State: state, Deleted: deleted, Took: time.Since(began)})
+	}
+	tell(ResyncBegun, 0)
+	n, err := s.deleteEverything(ctx, func(deleted int) {
+		if time.Since(told) >= tellEvery {
+			tell(ResyncGoingOn, deleted)
+		}
+	})
 	if err != nil {
+		tell(ResyncFailed, n)
 		return fmt.Errorf("resynchronise the cache: %w", err)
 	}
+	tell(ResyncDone, n)
 	s.metrics.resynced(reason)
 	s.log.Info("resynchronised the cache", zap.String("reason", reason), zap.Int("keys", n), zap.Duration("took", time.Since(began)))
 	return nil
@@ -265,6 +285,9 @@ func (s *session) step(ctx context.Context) error {
 	if batch != nil {
 		s.restAfter(s.metrics.took(batch))
 		s.queue.put(batch, s.opts.Rules)
+		if n := len(batch.Transactions); n > 0 {
+			s.progress.Newest = batch.Transactions[n-1].CommitTime
+		}
 		s.lookAfter = firstLook // what is new becomes visible in a moment, whatever else hangs
 		s.stream.Release(batch)
 	}
@@ -279,5 +302,20 @@ func (s *session) step(ctx context.Context) error {
 	if err := s.confirm(ctx); err != nil {
 		return err
 	}
+	s.tellProgress()
 	return s.pulse(ctx)
+}
+
+// tellProgress tells the observer how far everything is.
+func (s *session) tellProgress() {
+	if s.opts.Observer == nil {
+		return
+	}
+	p := &s.progress
+	p.Received, p.Deleted, p.Confirmed = s.queue.position, s.queue.watermark(), s.confirmed
+	p.Held, p.Oldest = len(s.queue.entries), time.Time{}
+	if p.Held > 0 {
+		p.Oldest = s.queue.entries[0].time
+	}
+	s.opts.observe(p)
 }

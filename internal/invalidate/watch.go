@@ -158,7 +158,11 @@ func (w *watch) news(ctx context.Context) error {
 			return err
 		}
 	}
-	w.glance, w.seen, w.uncovered, w.absent = glance, seen, j.sorted(), len(j.absent) > 0
+	uncovered := j.sorted()
+	if !slices.Equal(uncovered, w.uncovered) {
+		w.opts.observe(Uncovered{uncovered})
+	}
+	w.glance, w.seen, w.uncovered, w.absent = glance, seen, uncovered, len(j.absent) > 0
 	w.metrics.uncovered.Store(int64(len(w.uncovered)))
 	return nil
 }
@@ -258,6 +262,7 @@ func (w *watch) replaced(ctx context.Context, changed map[cdc.Table]string) erro
 			continue // nothing is known of the time before
 		}
 		w.metrics.silent.WithLabelValues(t.String()).Inc()
+		w.opts.observe(CatalogChange{Table: t, What: changed[t], Deleted: n})
 		w.log.Info("a table changed in a way that the stream does not tell; its keys are deleted",
 			zap.Stringer("table", t), zap.String("what", changed[t]), zap.Int("keys", n), zap.Int("open_transactions", len(open)))
 	}
@@ -349,7 +354,7 @@ func (w *watch) eraseTables(ctx context.Context, tables []cdc.Table) (existed in
 		if len(e.patterns) <= maxScans {
 			n, err = w.eraser.DeleteMatching(ctx, e.patterns)
 		} else {
-			n, err = w.deleteEverything(ctx)
+			n, err = w.deleteEverything(ctx, func(int) {})
 		}
 		existed += n
 	}
