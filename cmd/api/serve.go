@@ -74,13 +74,14 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 		return err
 	}
 	defer store.Close()
+	metrics := api.NewMetrics(program.Collectors(p.Name)...)
+	options.OnLoad = metrics.Loaded
 	kept, err := cache.Open(options)
 	if err != nil {
 		return err
 	}
 	defer kept.Close()
 
-	metrics := api.NewMetrics()
 	metrics.Register(api.CacheFigures(kept.Stats))
 	state := &state{store: store, cache: kept}
 	service, err := api.New(api.Options{

@@ -8,7 +8,6 @@ import (
 	"regexp"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -28,7 +27,7 @@ type runCommand struct {
 	Rules rules `embed:""`
 
 	DecodingWorkMem string          `env:"DECODING_WORK_MEM" default:"256MB" placeholder:"SIZE" help:"What Postgres may use to decode a large transaction for this connection before it spills to disk (logical_decoding_work_mem)."`
-	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health and metrics are served."`
+	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health, metrics and /loglevel are served. Not for the public."`
 }
 
 // Check implements [program.Checker].
@@ -44,7 +43,7 @@ var memorySizes = regexp.MustCompile(`^[1-9][0-9]{0,8}(kB|MB|GB)$`)
 
 // Run follows the stream and serves health and metrics until ctx ends.
 func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
-	log, _ := c.Logger(p)
+	log, level := c.Logger(p)
 	defer func() { _ = log.Sync() }() // a terminal refuses to be synced
 	options, err := c.Cache.Options(&c.Valkey, log)
 	if err != nil {
@@ -68,7 +67,7 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	}
 	defer eraser.Close()
 	following.Eraser = eraser
-	server, err := program.Listen(ctx, program.ServerOptions{Name: "health and metrics", Addr: c.InvalidatorAddr, Handler: handler(following.Metrics), Logger: log})
+	server, err := program.Listen(ctx, program.ServerOptions{Name: "health and metrics", Addr: c.InvalidatorAddr, Handler: handler(p.Name, following.Metrics, level), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -84,10 +83,10 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	return nil
 }
 
-// handler answers health questions and gives the metrics.
-func handler(metrics *invalidate.Metrics) http.Handler {
+// handler answers health questions, gives the metrics, and shows and changes the level of the log.
+func handler(name string, metrics *invalidate.Metrics, level zap.AtomicLevel) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
+	registry.MustRegister(append(program.Collectors(name), metrics)...)
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", program.Healthz())
 	mux.Handle("GET /readyz", program.Readyz(program.Check{Name: "slot", Test: func(context.Context) error {
@@ -96,6 +95,7 @@ func handler(metrics *invalidate.Metrics) http.Handler {
 		}
 		return nil
 	}}))
+	mux.Handle("/loglevel", level)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }

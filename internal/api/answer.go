@@ -42,7 +42,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, res resource) error
 	var value cache.Value
 	var outcome cache.Outcome
 	var times timing
-	begun := time.Now()
+	begun := begunAt(w)
 	if since == 0 {
 		value, outcome, err = a.cache.Fetch(r.Context(), res.at, res.ttl, times.loading(res.load))
 	} else {

@@ -45,12 +45,16 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	counter(fills, "Loaded values that were to be stored, by what became of them.", prometheus.Labels{"result": "refused"}, func(s cache.Stats) uint64 { return s.FillsRefused })
 	counter(fills, "Loaded values that were to be stored, by what became of them.", prometheus.Labels{"result": "error"}, func(s cache.Stats) uint64 { return s.FillErrors })
 	counter("walkey_cache_loads_total", "Loads from Postgres.", nil, func(s cache.Stats) uint64 { return s.Loads })
+	counter("walkey_cache_load_errors_total", "Loads from Postgres that failed.", nil, func(s cache.Stats) uint64 { return s.LoadErrors })
 	counter("walkey_cache_lease_waits_total", "Waits for another process' load.", nil, func(s cache.Stats) uint64 { return s.Waits })
 	counter("walkey_cache_progress_waits_total", "Waits for the deletes of a change that a request knew of.", nil, func(s cache.Stats) uint64 { return s.WaitsProgress })
 	counter("walkey_cache_malformed_total", "Stored bytes that were no value.", nil, func(s cache.Stats) uint64 { return s.Malformed })
 	counter("walkey_cache_connects_total", "Attempts to connect to Valkey for reading.", nil, func(s cache.Stats) uint64 { return s.Connects })
 	counter("walkey_cache_invalidations_total", "Keys whose change Valkey has pushed, and losses of all local copies.", nil, func(s cache.Stats) uint64 { return s.Invalidations })
 	add(prometheus.GaugeValue, "walkey_cache_loads_running", "Loads from Postgres under way.", nil, func(s cache.Stats) float64 { return float64(s.Loading) })
+	const local = "Bytes that the cache itself keeps in this process: bodies decoded for clients who do not take the stored coding, and values that serve while the cache is not trusted. Local copies of what Valkey holds come on top."
+	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "decoded"}, func(s cache.Stats) float64 { return float64(s.DecodedBytes) })
+	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "untrusted"}, func(s cache.Stats) float64 { return float64(s.KeptBytes) })
 	add(prometheus.GaugeValue, "walkey_cache_trusted", "1 while the heartbeat proves that cached values are true.", nil, func(s cache.Stats) float64 {
 		if s.Trusted {
 			return 1

@@ -21,7 +21,8 @@ const statusClientGone = 499
 // recorder remembers the status of an answer. It is the ResponseWriter of every handler here.
 type recorder struct {
 	http.ResponseWriter
-	status int // 0 until the header is written
+	status int       // 0 until the header is written
+	begun  time.Time // when the request came
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -38,19 +39,27 @@ func (w *recorder) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
+// begunAt is when the request came that w answers.
+func begunAt(w http.ResponseWriter) time.Time {
+	if rec, ok := w.(*recorder); ok {
+		return rec.begun
+	}
+	return time.Now()
+}
+
 // Unwrap lets http.ResponseController reach the writer below.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 var recorders = sync.Pool{New: func() any { return new(recorder) }}
 
-// count counts requests by route and status.
+// count counts requests by route and status, and measures them.
 func (a *API) count(name string, next func(*recorder, *http.Request)) http.Handler {
 	requests := a.metrics.route(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := recorders.Get().(*recorder)
-		rec.ResponseWriter, rec.status = w, 0
+		rec.ResponseWriter, rec.status, rec.begun = w, 0, time.Now()
 		defer func() {
-			requests.add(rec.status)
+			requests.add(rec.status, time.Since(rec.begun))
 			rec.ResponseWriter = nil
 			recorders.Put(rec)
 		}()

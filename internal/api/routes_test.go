@@ -247,7 +247,8 @@ func TestAdmin(t *testing.T) {
 	for _, want := range []string{
 		`walkey_http_requests_total{route="healthz",status="200"} 2`,
 		`walkey_http_requests_total{route="other",status="404"} 1`,
-		"go_goroutines ",
+		`walkey_http_request_duration_seconds_count{route="healthz"} 2`,
+		"walkey_cache_load_seconds_count 0",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s", want)

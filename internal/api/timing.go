@@ -41,7 +41,9 @@ func (t *timing) header(all time.Duration) []string {
 }
 
 func appendTiming(b []byte, name string, d time.Duration) []byte {
-	return strconv.AppendFloat(append(b, name...), float64(d.Microseconds())/1000, 'f', 3, 64)
+	micros := d.Microseconds()
+	b = append(strconv.AppendInt(append(b, name...), micros/1000, 10), '.')
+	return append(b, byte('0'+micros/100%10), byte('0'+micros/10%10), byte('0'+micros%10))
 }
 
 type timingKey struct{}

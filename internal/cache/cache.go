@@ -41,6 +41,7 @@ type Cache struct {
 	patience   time.Duration // for another process' load; waitForOther but in tests
 	log        *zap.Logger
 	start      time.Time // the monotonic clock's zero
+	onLoad     func(took time.Duration)
 
 	guard   *guard
 	reached reached
@@ -85,6 +86,7 @@ func Open(o Options) (*Cache, error) {
 		patience:   waitForOther,
 		log:        o.Logger,
 		start:      time.Now(),
+		onLoad:     o.OnLoad,
 		guard:      newGuard(o),
 		tokens:     newTokens(o.Switches.NoTokenPerLoad),
 		decoded:    newDecodedBodies(o.LocalBytes / 4),

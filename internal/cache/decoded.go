@@ -74,3 +74,10 @@ func (d *decodedBodies) add(id fillID, length int) *decodedBody {
 }
 
 const decodedOverhead = 200 // bytes for an entry without its body, roughly
+
+// size is how many bytes are kept.
+func (d *decodedBodies) size() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.bytes
+}

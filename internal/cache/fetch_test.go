@@ -217,10 +217,15 @@ func TestErrorsFreeTheLease(t *testing.T) {
 			t.Parallel()
 			eachKind(t, func(t *testing.T, address func(*Cache, string) Address) {
 				b := setup(t)
+				var told atomic.Int64
+				b.options.OnLoad = func(time.Duration) { told.Add(1) }
 				c := b.trusted()
 				at := address(c, "k")
 				if got := fetch(t.Context(), c, at, row.load); !row.check(got.err) {
 					t.Errorf("the error is %v", got.err)
+				}
+				if s := c.Stats(); s.Loads != 1 || s.LoadErrors != 1 || told.Load() != 1 {
+					t.Errorf("%d loads, %d failed, %d told of; want one each", s.Loads, s.LoadErrors, told.Load())
 				}
 				await10(t, "free lease", func() bool { return !b.exists(at.key) })
 				s := newSource("body")

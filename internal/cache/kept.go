@@ -124,3 +124,10 @@ func (s *keptValues) clear() {
 	clear(s.byAt)
 	s.order, s.bytes = nil, 0
 }
+
+// held is how many bytes are kept.
+func (s *keptValues) held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}

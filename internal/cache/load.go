@@ -42,7 +42,16 @@ func (c *Cache) load(ctx context.Context, load Loader, content *Content) (err er
 	defer context.AfterFunc(c.life, cancel)()
 	c.counts.loads.Add(1)
 	c.counts.loading.Add(1)
-	defer c.counts.loading.Add(-1)
+	began := time.Now()
+	defer func() {
+		c.counts.loading.Add(-1)
+		if err != nil {
+			c.counts.loadErrors.Add(1)
+		}
+		if c.onLoad != nil {
+			c.onLoad(time.Since(began))
+		}
+	}()
 	err = errLoaderExited
 	defer func() {
 		if r := recover(); r != nil {

@@ -24,7 +24,9 @@ type Options struct {
 	MaxStaleness time.Duration // no answer from the cache is older; 5 s when zero, and not below 1 s
 	LocalBytes   int           // bound of the local copies of Valkey's values; 128 MiB when zero
 	Logger       *zap.Logger   // nil logs nothing
-	Switches     Switches
+	// OnLoad is told how long each call of a loader took, by whoever waited for it. It must not block. nil: nobody is.
+	OnLoad   func(took time.Duration)
+	Switches Switches
 }
 
 // Switches turn off single mechanisms of the protocol, so that a test can show what goes wrong without them.

@@ -21,6 +21,7 @@ type counts struct {
 	fillErrors      atomic.Uint64
 	loads           atomic.Uint64
 	loading         atomic.Int64
+	loadErrors      atomic.Uint64
 	waits           atomic.Uint64
 	waitsProgress   atomic.Uint64
 	malformed       atomic.Uint64
@@ -42,11 +43,15 @@ type Stats struct {
 	FillErrors      uint64 // where Valkey said no, or nothing
 	Loads           uint64 // calls of loaders
 	Loading         int64  // calls of loaders under way
+	LoadErrors      uint64 // calls of loaders that failed
 	Waits           uint64 // waits for another process' load
 	WaitsProgress   uint64 // waits for the deletes of a change that a request knew of
 	Malformed       uint64 // stored bytes that were no value
 	Connects        uint64 // attempts to connect the reader
 	Invalidations   uint64 // keys whose change Valkey has pushed, and losses of all local copies
+
+	DecodedBytes int // decoded bodies that are kept for clients who do not take the stored coding
+	KeptBytes    int // values that serve while there is no trust
 
 	Trusted      bool
 	Reason       string        // why not; empty when trusted
@@ -69,6 +74,7 @@ func (c *Cache) Stats() Stats {
 		FillErrors:      n.fillErrors.Load(),
 		Loads:           n.loads.Load(),
 		Loading:         n.loading.Load(),
+		LoadErrors:      n.loadErrors.Load(),
 		Waits:           n.waits.Load(),
 		WaitsProgress:   n.waitsProgress.Load(),
 		Malformed:       n.malformed.Load(),
@@ -76,6 +82,7 @@ func (c *Cache) Stats() Stats {
 		Invalidations:   n.invalidations.Load(),
 		HeartbeatAge:    -1,
 	}
+	s.DecodedBytes, s.KeptBytes = c.decoded.size(), c.kept.held()
 	s.Trusted, s.Reason = c.Trusted()
 	if beat := c.guard.beat.Load(); beat != 0 {
 		s.HeartbeatAge = c.now() - time.Duration(beat)

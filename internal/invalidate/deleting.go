@@ -34,7 +34,7 @@ func (s *session) delete(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.queue.see(seen)
+		s.queue.see(seen, time.Now(), s.metrics.waited)
 	}
 	for _, e := range s.queue.entries {
 		if s.opts.Switches.NoGate {
@@ -87,7 +87,14 @@ func (s *session) deleteRound(ctx context.Context) error {
 		return nil
 	}
 	s.existed = append(s.existed[:0], make([]bool, len(s.roundList))...)
-	existed, err := persist(ctx, func(ctx context.Context) (int, error) { return s.eraser.DeleteEach(ctx, s.roundList, s.existed) })
+	existed, err := s.persist(ctx, func(ctx context.Context) (int, error) {
+		began := time.Now()
+		existed, err := s.eraser.DeleteEach(ctx, s.roundList, s.existed)
+		if err == nil {
+			s.metrics.answered(time.Since(began))
+		}
+		return existed, err
+	})
 	if err != nil {
 		return fmt.Errorf("delete %d keys: %w", len(s.roundList), err)
 	}
@@ -165,7 +172,7 @@ func (s *session) lookAgain() {
 }
 
 // persist repeats an idempotent call to Valkey for a while, each try bounded.
-func persist(ctx context.Context, call func(context.Context) (int, error)) (int, error) {
+func (s *session) persist(ctx context.Context, call func(context.Context) (int, error)) (int, error) {
 	deadline := time.Now().Add(deletePatience)
 	pause := 10 * time.Millisecond
 	for {
@@ -180,6 +187,7 @@ func persist(ctx context.Context, call func(context.Context) (int, error)) (int,
 			return n, err
 		case <-time.After(pause):
 		}
+		s.metrics.repeats.Inc()
 		pause = min(2*pause, 200*time.Millisecond)
 	}
 }

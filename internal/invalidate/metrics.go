@@ -13,9 +13,12 @@ import (
 // [prometheus.Collector].
 type Metrics struct {
 	role      Role
+	primary   atomic.Uint64 // LSN
 	received  atomic.Uint64 // LSN
+	visible   atomic.Uint64 // LSN
 	confirmed atomic.Uint64 // LSN
 	lastBeat  atomic.Int64  // unix nanoseconds
+	proved    atomic.Int64  // unix nanoseconds
 	uncovered atomic.Int64  // tables
 
 	transactions prometheus.Counter
@@ -27,7 +30,11 @@ type Metrics struct {
 	silent       *prometheus.CounterVec
 	beats        prometheus.Counter
 	latency      prometheus.Histogram
+	gate         prometheus.Histogram
+	roundTrip    prometheus.Histogram
+	repeats      prometheus.Counter
 	gauges       []prometheus.Collector
+	servers      servers
 
 	byKind map[changeKey]prometheus.Counter // of changes; the session's goroutine alone uses it
 }
@@ -54,8 +61,17 @@ func NewMetrics() *Metrics {
 		beats:        counter("heartbeats_total", "Heartbeats that Valkey acknowledged."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "walkey_commit_to_delete_seconds", Help: "From the commit's timestamp to the acknowledged delete of its keys, by the clocks of Postgres and this process.",
-			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 60},
+			Buckets: latencyBuckets,
 		}),
+		gate: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "walkey_gate_wait_seconds", Help: "How long transactions waited that had been received before readers could see them. One that is visible at the first look is not counted.",
+			Buckets: latencyBuckets,
+		}),
+		roundTrip: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "walkey_delete_round_trip_seconds", Help: "From sending deletes to Valkey to the answers of all of them.",
+			Buckets: latencyBuckets,
+		}),
+		repeats: counter("delete_repeats_total", "Calls to Valkey that were repeated because they had not been answered: deletes, notes, progress."),
 	}
 	gauge := func(name, help string, value func() float64) {
 		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "walkey_" + name, Help: help}, value))
@@ -70,25 +86,42 @@ func NewMetrics() *Metrics {
 	}
 	gauge("active", "1 when this process follows the stream, 0 when it stands by or starts.", is(roleActive))
 	gauge("standby", "1 when this process waits for the slot that another one holds.", is(roleStandby))
-	gauge("received_lsn_bytes", "Position up to which the stream was received.", func() float64 { return float64(m.received.Load()) })
-	gauge("confirmed_lsn_bytes", "Position up to which everything is deleted and confirmed.", func() float64 { return float64(m.confirmed.Load()) })
+	position := func(name, help string, lsn *atomic.Uint64) {
+		gauge(name, help, func() float64 { return float64(lsn.Load()) })
+	}
+	position("primary_lsn_bytes", "Position up to which the primary had inserted WAL when the last proof of a heartbeat began.", &m.primary)
+	position("received_lsn_bytes", "Position up to which the stream was received.", &m.received)
+	position("visible_lsn_bytes", "Position up to which everything received is visible to readers.", &m.visible)
+	position("confirmed_lsn_bytes", "Position up to which everything is deleted and confirmed.", &m.confirmed)
+	gauge("lag_bytes", "WAL of the primary, as of the last proof's beginning, whose changes are not all deleted yet.", func() float64 {
+		return max(0, float64(m.primary.Load())-float64(max(m.visible.Load(), m.confirmed.Load())))
+	})
+	gauge("lag_seconds", "Age of the newest moment for which it is proved that every change visible then has been deleted; -1 before the first proof, and on standby.", sinceOr(&m.proved))
 	gauge("uncovered_tables", "Tables of the rules of which not every change reaches the stream, so that their keys are deleted all the time. The log says what mends it.", func() float64 {
 		return float64(m.uncovered.Load())
 	})
-	gauge("heartbeat_age_seconds", "Time since Valkey acknowledged the last heartbeat; -1 before the first.", func() float64 {
-		if at := m.lastBeat.Load(); at != 0 {
+	gauge("heartbeat_age_seconds", "Time since Valkey acknowledged the last heartbeat; -1 before the first, and on standby.", sinceOr(&m.lastBeat))
+	return m
+}
+
+// latencyBuckets are in seconds.
+var latencyBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 60}
+
+// sinceOr gives the seconds since a moment, -1 when there was none.
+func sinceOr(nanoseconds *atomic.Int64) func() float64 {
+	return func() float64 {
+		if at := nanoseconds.Load(); at != 0 {
 			return time.Since(time.Unix(0, at)).Seconds()
 		}
 		return -1
-	})
-	return m
+	}
 }
 
 // Role is what the process does at the moment.
 func (m *Metrics) Role() string { return m.role.String() }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.sessions, m.silent, m.beats, m.latency}, m.gauges...)
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.sessions, m.silent, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, &m.servers}, m.gauges...)
 }
 
 // Describe implements [prometheus.Collector].
@@ -139,10 +172,20 @@ func (m *Metrics) keys(sent, existed int) {
 }
 
 func (m *Metrics) deleted(after time.Duration) { m.latency.Observe(max(after, 0).Seconds()) }
+func (m *Metrics) waited(d time.Duration)      { m.gate.Observe(d.Seconds()) }
+func (m *Metrics) answered(d time.Duration)    { m.roundTrip.Observe(d.Seconds()) }
 func (m *Metrics) resynced(reason string)      { m.resyncs.WithLabelValues(reason).Inc() }
 func (m *Metrics) sessionEnded()               { m.sessions.Inc() }
 
-func (m *Metrics) beat() {
+// beat counts a heartbeat whose proof began at a moment.
+func (m *Metrics) beat(proofBegan time.Time) {
 	m.beats.Inc()
 	m.lastBeat.Store(time.Now().UnixNano())
+	m.proved.Store(proofBegan.UnixNano())
+}
+
+// standsBy forgets what was true while this process followed the stream.
+func (m *Metrics) standsBy() {
+	m.lastBeat.Store(0)
+	m.proved.Store(0)
 }

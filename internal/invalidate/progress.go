@@ -20,6 +20,7 @@ func (s *session) prove(ctx context.Context) error {
 	if s.watch.mustRest() {
 		return nil
 	}
+	began := time.Now()
 	insert, err := s.primary.insertPosition(ctx)
 	if err != nil {
 		return err
@@ -29,7 +30,8 @@ func (s *session) prove(ctx context.Context) error {
 			return err
 		}
 	}
-	s.heart.begin(insert, time.Now())
+	s.metrics.primary.Store(uint64(insert))
+	s.heart.begin(insert, began)
 	return nil
 }
 
@@ -53,7 +55,7 @@ func (s *session) publish(ctx context.Context) error {
 		return nil
 	}
 	var refused error
-	_, err := persist(ctx, func(ctx context.Context) (int, error) {
+	_, err := s.persist(ctx, func(ctx context.Context) (int, error) {
 		err := s.eraser.SetProgress(ctx, s.heart.holder, uint64(mark))
 		if errors.Is(err, cache.ErrProgressRefused) {
 			refused, err = err, nil // it will be refused again
@@ -96,7 +98,7 @@ func (s *session) writeNote(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = persist(ctx, func(ctx context.Context) (int, error) { return 0, s.eraser.SetNote(ctx, text) })
+	_, err = s.persist(ctx, func(ctx context.Context) (int, error) { return 0, s.eraser.SetNote(ctx, text) })
 	if err != nil {
 		return fmt.Errorf("note the progress: %w", err)
 	}
@@ -123,7 +125,7 @@ func (s *session) pulse(ctx context.Context) error {
 	}
 	s.opts.observe(Proof{s.heart.begun})
 	s.heart.acknowledged()
-	s.metrics.beat()
+	s.metrics.beat(s.heart.begun)
 	return nil
 }
 

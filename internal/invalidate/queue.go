@@ -17,7 +17,8 @@ type entry struct {
 	before  cdc.LSN // everything that committed at or before it stands in front of this transaction
 	end     cdc.LSN // end of the commit record; 0 until the last piece came
 	time    time.Time
-	visible bool // a snapshot saw it; every later one does too
+	visible bool      // a snapshot saw it; every later one does too
+	waits   time.Time // since when it waits to become visible; zero before the first look
 	erasure erasure
 	// collapsed: the keys were too many to hold, everything is deleted instead.
 	collapsed bool
@@ -82,11 +83,32 @@ func (q *queue) unseen() bool {
 	return slices.ContainsFunc(q.entries, func(e *entry) bool { return !e.visible })
 }
 
-// see marks the transactions that the snapshot sees.
-func (q *queue) see(s snapshot) {
+// see marks the transactions that the snapshot sees, and tells how long those have waited that no snapshot before saw.
+func (q *queue) see(s snapshot, now time.Time, waited func(time.Duration)) {
 	for _, e := range q.entries {
-		e.visible = e.visible || s.sees(e.xid)
+		switch {
+		case e.visible:
+		case !s.sees(e.xid):
+			if e.waits.IsZero() {
+				e.waits = now
+			}
+		default:
+			e.visible = true
+			if !e.waits.IsZero() {
+				waited(now.Sub(e.waits))
+			}
+		}
 	}
+}
+
+// visible is the position up to which everything that was put in has been seen by a snapshot.
+func (q *queue) visible() cdc.LSN {
+	for _, e := range q.entries {
+		if !e.visible {
+			return e.before
+		}
+	}
+	return max(q.position, q.last)
 }
 
 // drop removes the transactions that are done, wherever they stand: one that

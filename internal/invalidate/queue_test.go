@@ -3,6 +3,7 @@ package invalidate
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"walkey/internal/cdc"
 )
@@ -27,12 +28,14 @@ func TestWatermarkStopsAtTheOldestThatHangs(t *testing.T) {
 			t.Errorf("%s: watermark %d with %d entries, want %d with %d", when, got, len(q.entries), want, entries)
 		}
 	}
+	now := time.Unix(1000, 0)
+	var waits []time.Duration
 	finish := func(seen string) {
 		s, err := parseSnapshot(seen)
 		if err != nil {
 			t.Fatal(err)
 		}
-		q.see(s)
+		q.see(s, now, func(d time.Duration) { waits = append(waits, d) })
 		for _, e := range q.entries {
 			if e.visible {
 				e.erasure.clear()
@@ -46,6 +49,10 @@ func TestWatermarkStopsAtTheOldestThatHangs(t *testing.T) {
 	wantMark("nothing deleted", 100, 3)
 	finish("11:13:11")
 	wantMark("the second hangs", 110, 1)
+	if got := q.visible(); got != 110 {
+		t.Errorf("everything up to %d counts as visible, want 110", got)
+	}
+	now = now.Add(3 * time.Second)
 	if q.unseen() != true {
 		t.Error("nothing unseen although one hangs")
 	}
@@ -54,6 +61,12 @@ func TestWatermarkStopsAtTheOldestThatHangs(t *testing.T) {
 	wantMark("a later one is done, the second still hangs", 110, 1)
 	finish("14:14:")
 	wantMark("all done", 150, 0)
+	if got := q.visible(); got != 150 {
+		t.Errorf("everything up to %d counts as visible, want 150", got)
+	}
+	if len(waits) != 1 || waits[0] != 3*time.Second {
+		t.Errorf("waits %v, want that of the second alone", waits)
+	}
 	q.put(&cdc.Batch{Position: 170}, rules)
 	wantMark("a keepalive moves it", 170, 0)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,11 @@ func Run(ctx context.Context, o Options) error {
 	if m == nil {
 		m = NewMetrics()
 	}
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	lookingCtx, stopLooking := context.WithCancel(ctx)
+	defer stopLooking()
+	looking.Go(func() { (&lookout{opts: &o, servers: &m.servers}).run(lookingCtx) })
 	pauses := &backoff.ExponentialBackOff{InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: slowestPause}
 	pauses.Reset()
 	failures := failureLog{log: o.Logger}

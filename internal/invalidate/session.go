@@ -122,6 +122,7 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 // waiting takes the role from what the slot is waited for; the stream logs it.
 func (s *session) waiting(w cdc.Wait) {
 	if w.Reason == cdc.WaitSlotHeld {
+		s.metrics.standsBy()
 		s.opts.setRole(s.metrics, roleStandby)
 	}
 	s.opts.observe(Waiting(w))
@@ -296,6 +297,7 @@ func (s *session) step(ctx context.Context) error {
 			return err
 		}
 	}
+	s.metrics.visible.Store(uint64(s.queue.visible()))
 	if err := s.publishSoon(ctx); err != nil {
 		return err
 	}

@@ -348,7 +348,7 @@ func (w *watch) eraseTables(ctx context.Context, tables []cdc.Table) (existed in
 	for _, t := range tables {
 		w.opts.Rules.tables[t].truncate(&e)
 	}
-	existed, err = persist(ctx, func(ctx context.Context) (int, error) { return w.eraser.Delete(ctx, e.keys) })
+	existed, err = w.persist(ctx, func(ctx context.Context) (int, error) { return w.eraser.Delete(ctx, e.keys) })
 	if err == nil {
 		var n int
 		if len(e.patterns) <= maxScans {
