@@ -168,5 +168,11 @@ func (s *state) checks() []program.Check {
 			}
 			return nil
 		}},
+		{Name: "local copies", Optional: true, Test: func(context.Context) error {
+			if !s.cache.Tracked() {
+				return errors.New("Valkey refuses CLIENT TRACKING: every hit asks Valkey")
+			}
+			return nil
+		}},
 	}
 }

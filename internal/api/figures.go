@@ -55,6 +55,12 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	const local = "Bytes that the cache itself keeps in this process: bodies decoded for clients who do not take the stored coding, and values that serve while the cache is not trusted. Local copies of what Valkey holds come on top."
 	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "decoded"}, func(s cache.Stats) float64 { return float64(s.DecodedBytes) })
 	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "untrusted"}, func(s cache.Stats) float64 { return float64(s.KeptBytes) })
+	add(prometheus.GaugeValue, "walkey_cache_tracking", "0 when Valkey refuses CLIENT TRACKING, so that no local copies are kept and every hit asks Valkey.", nil, func(s cache.Stats) float64 {
+		if s.Tracked {
+			return 1
+		}
+		return 0
+	})
 	add(prometheus.GaugeValue, "walkey_cache_trusted", "1 while the heartbeat proves that cached values are true.", nil, func(s cache.Stats) float64 {
 		if s.Trusted {
 			return 1

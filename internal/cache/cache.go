@@ -30,7 +30,7 @@ type Address struct {
 
 // A Cache is the reader's half. It is safe for concurrent use.
 type Cache struct {
-	reader rueidis.Client // tracked; lookups and the heartbeat
+	reader *reader        // lookups and the heartbeat
 	writer rueidis.Client // leases, fills, plain writes
 
 	prefix     string
@@ -101,13 +101,13 @@ func Open(o Options) (*Cache, error) {
 	end()
 	c.atOnce = ended
 
-	c.reader, err = connect(readerOptions(o, c.dialling, c.pushed), o.Logger)
+	c.reader, err = openReader(readerOptions(o, c.dialling, c.pushed), o.Logger)
 	if err == nil {
 		c.writer, err = connect(writerOptions(o), o.Logger)
 	}
 	if err != nil {
 		if c.reader != nil {
-			c.reader.Close()
+			c.reader.close()
 		}
 		c.stop()
 		c.written()
@@ -130,7 +130,7 @@ func (c *Cache) Close() {
 	c.following.Wait()
 	c.loads.Wait()
 	c.written()
-	c.reader.Close()
+	c.reader.close()
 	c.writer.Close()
 }
 

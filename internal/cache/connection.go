@@ -44,10 +44,11 @@ func retryDelay(attempts int, _ rueidis.Completed, err error) time.Duration {
 	return -1
 }
 
-// readerOptions are those of the tracked client: one connection, so that replies, pushes and heartbeats are one
+// readerOptions are those of the reading client: one connection, so that replies, pushes and heartbeats are one
 // ordered stream.
 func readerOptions(o Options, dialling func(), pushed func([]rueidis.RedisMessage)) rueidis.ClientOption {
 	c := connectionOptions(o, "walkey-reader")
+	c.AlwaysPipelining = true
 	c.PipelineMultiplex = -1
 	c.CacheSizeEachConn = o.LocalBytes
 	// A command that was given up holds its place until the connection is closed, and a call that finds no place

@@ -11,6 +11,7 @@
 //     Options.MaxStaleness ago has been deleted. The proof is the heartbeat, read on the connection that also brings
 //     the deletes. Without the proof, and while Valkey is away, loads go to their source, one for each key and process.
 //   - Who names a position in the WAL gets nothing older than the changes up to it ([Cache.FetchSince]).
+//   - A Valkey that refuses to push what changes (CLIENT TRACKING) is used without local copies, under the same bounds.
 //   - Valkey unreachable is never an error of [Cache.Fetch], and never makes it wait for long.
 //   - No operation for all keys touches sessions or Walkey's own keys, or keys under another prefix.
 //

@@ -30,11 +30,13 @@ type Server struct {
 	SkewErr time.Duration // how wrong Skew may be
 
 	User   string   // the ACL user; empty when it is not known
-	Denied []string // commands of Walkey, and keys, that the user may not use: "UNLINK", "key other:*"
+	Denied []string // commands of the eraser, and keys, that the user may not use: "UNLINK", "key other:*"
+	// DeniedReader are commands that the user may not use and only a Cache needs, which may come as another user.
+	DeniedReader []string
 }
 
 // Examine asks the server about itself and tries every command that Walkey needs, on keys of Walkey's own that last for
-// a moment. Of keys it only looks at the given full keys and patterns, as far as a name that no program uses can tell.
+// a moment. The given full keys and patterns are left as they are.
 func (e *Eraser) Examine(ctx context.Context, keys, patterns []string) (Server, error) {
 	var s Server
 	began := time.Now()
@@ -74,6 +76,9 @@ func (e *Eraser) Examine(ctx context.Context, keys, patterns []string) (Server, 
 		return s, err
 	}
 	s.Denied = append(s.Denied, refused...)
+	if s.DeniedReader, err = e.tryReadersCommands(ctx); err != nil {
+		return s, err
+	}
 	refused, err = e.tryKeys(ctx, keys, patterns)
 	s.Denied = append(s.Denied, refused...)
 	return s, err
@@ -107,24 +112,31 @@ func serverTime(answer []string) (time.Time, error) {
 	return time.Unix(seconds, micros*int64(time.Microsecond)), nil
 }
 
-// tryCommands uses each command once and gives those that were denied.
+const moment = "10000" // ms
+
+// tryCommands uses each command of the eraser once and gives those that were denied.
 func (e *Eraser) tryCommands(ctx context.Context) ([]string, error) {
 	own := FullKey(e.prefix, "walkey:doctor:"+rand.Text())
-	hash := own + ":hash"
-	const moment = "10000" // ms
 	return e.try(ctx, [][]string{
 		{"SET", own, "1", "PX", moment},
 		{"GET", own},
 		{"UNLINK", own},
+		{"SCAN", "0", "MATCH", own, "COUNT", "1"},
+		{"EVAL", "return 1", "0"},
+		{"EVALSHA", strings.Repeat("0", 40), "0"}, // unknown, which is an answer too
+	}, func(command []string) string { return command[0] })
+}
+
+// tryReadersCommands does the same for what only a Cache uses.
+func (e *Eraser) tryReadersCommands(ctx context.Context) ([]string, error) {
+	hash := FullKey(e.prefix, "walkey:doctor:"+rand.Text()+":hash")
+	return e.try(ctx, [][]string{
 		{"HSET", hash, "field", "1"},
 		{"PEXPIRE", hash, moment},
 		{"PTTL", hash},
 		{"HGET", hash, "field"},
 		{"HLEN", hash},
 		{"HDEL", hash, "field"},
-		{"SCAN", "0", "MATCH", own, "COUNT", "1"},
-		{"EVAL", "return 1", "0"},
-		{"EVALSHA", strings.Repeat("0", 40), "0"}, // unknown, which is an answer too
 		{"CLIENT", "TRACKING", "OFF"},
 		{"CLIENT", "CACHING", "YES"}, // an error without tracking, which is an answer too
 	}, func(command []string) string {
@@ -135,26 +147,26 @@ func (e *Eraser) tryCommands(ctx context.Context) ([]string, error) {
 	})
 }
 
-// tryKeys looks whether the user may use the keys that the rules delete.
+// tryKeys looks whether the user may write, and so delete, the keys that the rules delete. NX and XX exclude each other:
+// once Valkey has allowed the command on the key, it refuses it as nonsense and has touched nothing.
 func (e *Eraser) tryKeys(ctx context.Context, keys, patterns []string) ([]string, error) {
-	var commands [][]string
+	var refused []string
 	for _, key := range slices.Concat(keys, patterns) {
-		commands = append(commands, []string{"GET", strings.NewReplacer(`\`, "", "*", "walkey-doctor").Replace(key), key})
+		name := strings.NewReplacer(`\`, "", "*", "walkey-doctor").Replace(key)
+		denials, err := e.try(ctx, [][]string{{"SET", name, "", "NX", "XX"}}, func([]string) string { return "key " + key })
+		refused = append(refused, denials...)
+		if err != nil {
+			return refused, err
+		}
 	}
-	refused, err := e.try(ctx, commands, func(command []string) string { return "key " + command[2] })
-	// A user without GET at all has been told of.
-	return refused, err
+	return refused, nil
 }
 
 // try runs commands and gives the names of those that the ACL denies. What a command answers else does not matter.
 func (e *Eraser) try(ctx context.Context, commands [][]string, name func([]string) string) ([]string, error) {
 	var refused []string
 	for _, command := range commands {
-		args := command
-		if command[0] == "GET" {
-			args = command[:2]
-		}
-		err := e.client.Do(ctx, e.client.B().Arbitrary(args...).Build()).Error()
+		err := e.client.Do(ctx, e.client.B().Arbitrary(command...).Build()).Error()
 		if _, answered := rueidis.IsRedisErr(err); err != nil && !answered && !rueidis.IsRedisNil(err) {
 			return refused, fmt.Errorf("try %s on Valkey: %w", name(command), err)
 		}

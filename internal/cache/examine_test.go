@@ -39,15 +39,23 @@ func TestExamineWithoutRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"TIME", "INFO", "UNLINK", "SCAN", "CLIENT TRACKING", "key raw", "key other:*"}, s.Denied); diff != "" {
+	if diff := cmp.Diff([]string{"TIME", "INFO", "UNLINK", "SCAN", "key raw", "key other:*"}, s.Denied); diff != "" {
 		t.Errorf("denied (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"CLIENT TRACKING"}, s.DeniedReader); diff != "" {
+		t.Errorf("denied to a reader (-want +got):\n%s", diff)
 	}
 	if s.TrackedLimit != -1 || s.User != "" {
 		t.Errorf("%+v", s)
 	}
 	b.must("ACL", "SETUSER", "weak", "+time", "+info", "+unlink", "+scan", "+client|tracking", "~raw", "~other:*")
-	if s, err = e.Examine(t.Context(), []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"}); err != nil || len(s.Denied) > 0 {
-		t.Errorf("after the grants: %q, %v", s.Denied, err)
+	if s, err = e.Examine(t.Context(), []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"}); err != nil || len(s.Denied)+len(s.DeniedReader) > 0 {
+		t.Errorf("after the grants: %q, %q, %v", s.Denied, s.DeniedReader, err)
+	}
+	// Writing is all that it takes to delete.
+	b.must("ACL", "SETUSER", "weak", "resetkeys", "~p:walkey:*", "%W~p:*")
+	if s, err = e.Examine(t.Context(), []string{"p:constant"}, []string{"p:material:*"}); err != nil || len(s.Denied) > 0 {
+		t.Errorf("with the right to write: %q, %v", s.Denied, err)
 	}
 }
 

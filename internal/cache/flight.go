@@ -167,11 +167,16 @@ func (c *Cache) fly(f *flight) {
 	}
 }
 
-// awaitPush waits for a change of the key. It says whether the time for that went by, and whether all patience is at an end.
+// awaitPush waits for a change of the key, or without pushes for a moment. It says whether the time for that went by, and whether all patience is at an end.
 func (c *Cache) awaitPush(push *waiter, onItsWay bool, patience <-chan time.Time) (late, last bool) {
 	c.counts.waits.Add(1)
 	var soon <-chan time.Time
-	if onItsWay {
+	switch {
+	case !c.reader.tracks():
+		timer := time.NewTimer(lookAgainLease)
+		defer timer.Stop()
+		soon = timer.C
+	case onItsWay:
 		timer := time.NewTimer(waitForPush)
 		defer timer.Stop()
 		soon = timer.C

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -35,8 +36,12 @@ func (c *Cache) readHeartbeat() {
 	epoch, issued := c.guard.reading(), c.now()
 	// Plain GETs, which no local copy answers, each for one key. The progress is read on the way: who asks for it knows
 	// then without asking Valkey.
-	replies := c.reader.DoMulti(ctx, c.reader.B().Get().Key(c.heartbeat).Build(), c.reader.B().Get().Key(c.progress).Build())
+	reader := c.reader.client()
+	replies := reader.DoMulti(ctx, reader.B().Get().Key(c.heartbeat).Build(), reader.B().Get().Key(c.progress).Build())
 	value, err := replies[0].ToString()
+	if errors.Is(err, rueidis.ErrNoCache) {
+		c.reader.goWithoutTracking(err)
+	}
 	switch {
 	case rueidis.IsRedisNil(err):
 		c.guard.sawNone(epoch)

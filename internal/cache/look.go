@@ -35,10 +35,11 @@ const (
 func (c *Cache) look(ctx context.Context, at Address, s *sight) {
 	*s = sight{}
 	var reply rueidis.RedisResult
+	reader := c.reader.client()
 	if at.isField {
-		reply = c.reader.DoCache(ctx, c.reader.B().Hget().Key(at.key).Field(at.field).Cache().ToStaticTTL(), clientTTL)
+		reply = reader.DoCache(ctx, reader.B().Hget().Key(at.key).Field(at.field).Cache().ToStaticTTL(), clientTTL)
 	} else {
-		reply = c.reader.DoCache(ctx, c.reader.B().Get().Key(at.key).Cache().ToStaticTTL(), clientTTL)
+		reply = reader.DoCache(ctx, reader.B().Get().Key(at.key).Cache().ToStaticTTL(), clientTTL)
 	}
 	s.local = reply.IsCacheHit()
 	message, err := reply.ToMessage()

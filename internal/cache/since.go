@@ -64,7 +64,7 @@ func (c *Cache) loadSince(ctx context.Context, at Address, load Loader) (Value, 
 }
 
 // passed says whether the eraser has passed a position, and waits a moment for it when it has not. It never asks Valkey
-// twice without a push in between that says that there is something new.
+// twice without a push in between that says that there is something new, where there are pushes.
 func (c *Cache) passed(ctx context.Context, since uint64) bool {
 	t := c.guard.current(c.now())
 	if t == nil || since == math.MaxUint64 { // no position is that far
@@ -90,22 +90,38 @@ func (c *Cache) passed(ctx context.Context, since uint64) bool {
 			defer patience.Stop()
 			c.counts.waitsProgress.Add(1)
 		}
-		select {
-		case <-push.pushed:
-		case <-patience.C:
-			return false
-		case <-ctx.Done():
-			return false
-		case <-c.life.Done():
+		if !c.awaitProgress(ctx, push, patience.C) {
 			return false
 		}
 	}
 }
 
+// awaitProgress waits until there may be something new; false when there is no use in waiting on.
+func (c *Cache) awaitProgress(ctx context.Context, push *waiter, patience <-chan time.Time) bool {
+	var look <-chan time.Time
+	if !c.reader.tracks() {
+		timer := time.NewTimer(lookAgainProgress)
+		defer timer.Stop()
+		look = timer.C
+	}
+	select {
+	case <-push.pushed:
+	case <-look:
+	case <-patience:
+		return false
+	case <-ctx.Done():
+		return false
+	case <-c.life.Done():
+		return false
+	}
+	return true
+}
+
 // lookProgress reads the progress, by a call that makes Valkey push its next change. It is not ok when nothing is to be
 // had from that.
 func (c *Cache) lookProgress(t *trust, now time.Duration) (ok bool) {
-	reply := c.reader.DoCache(c.callContext(t, now), c.reader.B().Get().Key(c.progress).Cache().ToStaticTTL(), clientTTL)
+	reader := c.reader.client()
+	reply := reader.DoCache(c.callContext(t, now), reader.B().Get().Key(c.progress).Cache().ToStaticTTL(), clientTTL)
 	value, err := reply.ToString()
 	if err != nil && !rueidis.IsRedisNil(err) || !c.guard.holds(t, c.now()) {
 		return false

@@ -53,6 +53,7 @@ type Stats struct {
 	DecodedBytes int // decoded bodies that are kept for clients who do not take the stored coding
 	KeptBytes    int // values that serve while there is no trust
 
+	Tracked      bool // Valkey pushes what changes, so that local copies can be kept; true until it has refused
 	Trusted      bool
 	Reason       string        // why not; empty when trusted
 	HeartbeatAge time.Duration // since the heartbeat was last seen to rise; negative when never
@@ -83,6 +84,7 @@ func (c *Cache) Stats() Stats {
 		HeartbeatAge:    -1,
 	}
 	s.DecodedBytes, s.KeptBytes = c.decoded.size(), c.kept.held()
+	s.Tracked = c.Tracked()
 	s.Trusted, s.Reason = c.Trusted()
 	if beat := c.guard.beat.Load(); beat != 0 {
 		s.HeartbeatAge = c.now() - time.Duration(beat)
@@ -100,3 +102,6 @@ func (c *Cache) Trusted() (trusted bool, reason string) {
 	}
 	return false, "stale-guard"
 }
+
+// Tracked says whether local copies can be kept: Valkey has not refused to push what changes.
+func (c *Cache) Tracked() bool { return c.reader.tracks() }

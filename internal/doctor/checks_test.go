@@ -125,8 +125,14 @@ func TestChecks(t *testing.T) {
 		{"a crowded table", func(f *facts) { f.valkey.Tracked = 900_000 }, Warn, "tracking table", "900000 of 1000000", "tracking-table-max-keys 4000000"},
 		{"a table of unknown size", func(f *facts) { f.valkey.TrackedLimit = -1 }, Skip, "tracking table", "10 keys", ""},
 		{"a weak user", func(f *facts) {
-			f.valkey.User, f.valkey.Denied = "weak", []string{"UNLINK", "CLIENT TRACKING", "key raw:*"}
-		}, Fail, "Valkey ACL", "CLIENT TRACKING", "ACL SETUSER weak +unlink +client|tracking '~raw:*'"},
+			f.valkey.User, f.valkey.Denied = "weak", []string{"UNLINK", "key raw:*"}
+		}, Fail, "Valkey ACL", "UNLINK", "ACL SETUSER weak +unlink '~raw:*'"},
+		{"no tracking for a user of all", func(f *facts) {
+			f.valkey.User, f.valkey.DeniedReader = "default", []string{"CLIENT TRACKING"}
+		}, Warn, "Valkey ACL", "no local copies", "ACL SETUSER default +client|tracking"},
+		{"a user of all that may not write hashes", func(f *facts) {
+			f.valkey.User, f.valkey.DeniedReader = "default", []string{"HSET", "CLIENT TRACKING"}
+		}, Warn, "Valkey ACL", "not allowed to api: HSET", "another user for api"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -215,5 +221,15 @@ func TestForecast(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%d bytes at %g/s: %s, want %s", test.safe, test.rate, got, test.want)
 		}
+	}
+}
+
+// The invalidator's own user need not be able to do what only api does.
+func TestUserOfTheInvalidatorAlone(t *testing.T) {
+	t.Parallel()
+	f := healthy()
+	f.valkey.User, f.valkey.DeniedReader = "walkey_invalidator", []string{"HSET", "CLIENT TRACKING"}
+	if got := valkeyACL(f); len(got) != 1 || got[0].Status != Pass || !strings.Contains(got[0].Detail, "api needs another user") {
+		t.Errorf("%+v", got)
 	}
 }

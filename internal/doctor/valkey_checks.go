@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -96,22 +97,33 @@ func trackingTable(f *facts) []Result {
 
 func valkeyACL(f *facts) []Result {
 	v := f.valkey
-	if len(v.Denied) == 0 {
+	switch own := v.User != "" && v.User != "default"; {
+	case len(v.Denied) > 0:
+		return fail(grant(v.User, v.Denied), "not allowed: %s", strings.Join(v.Denied, ", "))
+	case len(v.DeniedReader) == 0:
 		return pass("every command that Walkey needs, on every key of the rules")
+	case own:
+		return pass("every command that the invalidator needs, on every key of the rules; api needs another user, who may %s", strings.Join(v.DeniedReader, ", "))
+	case !slices.ContainsFunc(v.DeniedReader, func(what string) bool { return !strings.HasPrefix(what, "CLIENT ") }):
+		return warn(grant(v.User, v.DeniedReader), "not allowed: %s; so api keeps no local copies, and each hit asks Valkey", strings.Join(v.DeniedReader, ", "))
 	}
-	user := v.User
+	return warn(grant(v.User, v.DeniedReader)+"; or another user for api", "not allowed to api: %s", strings.Join(v.DeniedReader, ", "))
+}
+
+// grant is what lets a user do what was denied.
+func grant(user string, denied []string) string {
 	if user == "" {
 		user = "USER"
 	}
 	var grants []string
-	for _, what := range v.Denied {
+	for _, what := range denied {
 		if key, isKey := strings.CutPrefix(what, "key "); isKey {
 			grants = append(grants, "'~"+key+"'")
 			continue
 		}
 		grants = append(grants, "+"+strings.ToLower(strings.ReplaceAll(what, " ", "|")))
 	}
-	return fail(fmt.Sprintf("ACL SETUSER %s %s; then ACL SAVE or CONFIG REWRITE", user, strings.Join(grants, " ")), "not allowed: %s", strings.Join(v.Denied, ", "))
+	return fmt.Sprintf("ACL SETUSER %s %s; then ACL SAVE or CONFIG REWRITE", user, strings.Join(grants, " "))
 }
 
 func valkeyClock(f *facts) []Result {

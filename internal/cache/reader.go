@@ -1,0 +1,67 @@
+package cache
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+)
+
+// Without pushes, what others do is looked for that often.
+const (
+	lookAgainLease    = 10 * time.Millisecond // while another process loads
+	lookAgainProgress = 5 * time.Millisecond  // while a request waits for the deletes of a change
+)
+
+// A reader is the client of lookups and the heartbeat: tracked, until Valkey refuses to track. Some managed servers do, and
+// ACLs may. From then on nothing is kept in memory and each lookup asks Valkey.
+//
+// The proof of freshness holds without tracking as it does with it. Lookups and heartbeats still share one connection, so a
+// lookup that is sent once a heartbeat was seen is answered by a Valkey that has done all deletes before that heartbeat.
+type reader struct {
+	present atomic.Pointer[rueidis.Client]
+	refused atomic.Bool
+	options rueidis.ClientOption
+	log     *zap.Logger
+}
+
+// openReader makes a reader that is to be tracked.
+func openReader(o rueidis.ClientOption, log *zap.Logger) (*reader, error) {
+	r := &reader{options: o, log: log}
+	client, err := connect(o, log)
+	if err != nil {
+		return nil, err
+	}
+	r.present.Store(&client)
+	return r, nil
+}
+
+// client is the client that lookups use now.
+func (r *reader) client() rueidis.Client { return *r.present.Load() }
+
+// tracks says that Valkey pushes what changes, as far as is known.
+func (r *reader) tracks() bool { return !r.refused.Load() }
+
+// goWithoutTracking connects anew and asks for no pushes. Only the goroutine of follow calls it.
+func (r *reader) goWithoutTracking(refusal error) {
+	if r.refused.Load() {
+		return
+	}
+	o := r.options
+	o.DisableCache = true
+	client, err := connect(o, r.log)
+	if err != nil {
+		r.log.Error("connecting without CLIENT TRACKING", zap.Error(err)) // a wrong configuration, which it was not before
+		return
+	}
+	r.log.Warn("Valkey refuses CLIENT TRACKING: going on without local copies, every hit asks Valkey. Allow it and restart to have them",
+		zap.String("refusal", fmt.Sprint(refusal)))
+	r.refused.Store(true)
+	former := r.client()
+	r.present.Store(&client)
+	former.Close() // it never had a connection that worked, or lost it
+}
+
+func (r *reader) close() { r.client().Close() }

@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+// valkeyCommand sends one command to Valkey, past all programs.
+func (s *servers) valkeyCommand(words ...string) {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.valkey.Addr())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := fmt.Fprintf(conn, "%s\r\n", strings.Join(words, " ")); err != nil {
+		s.t.Fatal(err)
+	}
+	reply := make([]byte, 512)
+	n, err := conn.Read(reply)
+	if err != nil || n == 0 || reply[0] == '-' {
+		s.t.Fatalf("%q: %s %v", words, reply[:n], err)
+	}
+}
+
+// A Valkey that refuses CLIENT TRACKING costs the local copies and nothing else, and it is said.
+func TestWithoutTracking(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.valkeyCommand("ACL", "SETUSER", "managed", "on", ">secret", "~*", "&*", "+@all", "-client|tracking", "-client|caching")
+	as := []string{"VALKEY_USERNAME=managed", "VALKEY_PASSWORD=secret"}
+	api := s.startAPI(as...)
+	s.startInvalidator(as...)
+	s.seed("one")
+	api.waitFor(detailPath(1), "a hit of Valkey", func(a answer) bool { return a.Cache == "walkey; hit; detail=valkey" })
+	for i := range 20 {
+		title := fmt.Sprintf("title %d", i)
+		s.psql("update materials set title = '" + title + "' where id = 1")
+		api.waitFor(detailPath(1), "the new title", hasTitle(title))
+	}
+	for range 3 {
+		if a := api.get(detailPath(1)); strings.Contains(a.Cache, "local") || strings.Contains(a.Cache, "bypass") {
+			t.Errorf("%s", a)
+		}
+	}
+	if ready := api.get("/readyz?verbose"); ready.Status != 200 || !strings.Contains(ready.Body, "Valkey refuses CLIENT TRACKING") || !strings.Contains(ready.Body, `"degraded"`) {
+		t.Errorf("readiness: %s", ready)
+	}
+	if log := api.Log.String(); strings.Count(log, "refuses CLIENT TRACKING") != 1 {
+		t.Errorf("the log says it %d times", strings.Count(log, "refuses CLIENT TRACKING"))
+	}
+}
