@@ -50,7 +50,7 @@ func TestFrozenInvalidator(t *testing.T) {
 func TestSilentLinkToValkey(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	link := s.proxy(s.valkey.Addr())
+	link := s.proxy(s.valkeyAddr())
 	api := s.startAPI(valkeyThrough(link))
 	s.startInvalidator()
 	h := s.versioned()
@@ -89,7 +89,7 @@ func TestSilentLinkToValkey(t *testing.T) {
 func TestHeartbeatHeldUp(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	link := s.proxy(s.valkey.Addr())
+	link := s.proxy(s.valkeyAddr())
 	api := s.startAPI()
 	s.startInvalidator(valkeyThrough(link))
 	h := s.versioned()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -33,9 +32,7 @@ func (s *servers) proxyPostgres() *faultproxy.Proxy {
 	return s.proxy(net.JoinHostPort(freeport.Host, strconv.Itoa(s.postgres.Port())))
 }
 
-func (s *servers) through(link *faultproxy.Proxy) string {
-	return strings.Replace(s.url, ":"+strconv.Itoa(s.postgres.Port())+"/", ":"+strconv.Itoa(link.Port())+"/", 1)
-}
+func (s *servers) through(link *faultproxy.Proxy) string { return s.apiURL(link.Port()) }
 
 // valkeyThrough gives the environment of a program that reaches Valkey by the proxy.
 func valkeyThrough(link *faultproxy.Proxy) string { return "VALKEY_PORT=" + strconv.Itoa(link.Port()) }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,13 +68,20 @@ type servers struct {
 	url       string // of the database
 	valkey    *embedded.Valkey
 	staleness time.Duration // MAX_STALENESS of the programs
+	access    *access       // nil: the programs are superusers, in plain text
 }
 
 // newStack starts private servers with settings for Postgres.
 func newStack(t testing.TB, settings ...string) *servers {
 	t.Helper()
 	postgres := embeddedtest.Postgres(t, settings...)
-	return &servers{t: t, postgres: postgres, url: postgres.URL(), valkey: embeddedtest.Valkey(t), staleness: 2 * time.Second}
+	s := &servers{t: t, postgres: postgres, url: postgres.URL(), staleness: 2 * time.Second}
+	if secure {
+		newSecureStack(s)
+	} else {
+		s.valkey = embeddedtest.Valkey(t)
+	}
+	return s
 }
 
 // program is a running api or invalidator.
@@ -106,12 +114,9 @@ func (s *servers) launch(name string, env []string) *program {
 	s.t.Helper()
 	started, err := stack.Start(stack.Command{
 		Folder: programs, Name: name, Dir: s.t.TempDir(),
-		Env: append([]string{
-			"DATABASE_URL=" + s.url,
-			"VALKEY_HOST=" + s.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(s.valkey.Port()),
-			"MAX_STALENESS=" + s.staleness.String(),
-			"LOG_FORMAT=json", "GORACE=exitcode=66",
-		}, env...),
+		Env: slices.Concat(s.environment(name), []string{
+			"MAX_STALENESS=" + s.staleness.String(), "LOG_FORMAT=json", "GORACE=exitcode=66",
+		}, env),
 	})
 	if err != nil {
 		s.t.Fatal(err)

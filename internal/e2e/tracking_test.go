@@ -2,34 +2,15 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 )
-
-// valkeyCommand sends one command to Valkey, past all programs.
-func (s *servers) valkeyCommand(words ...string) {
-	s.t.Helper()
-	conn, err := net.Dial("tcp", s.valkey.Addr())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := fmt.Fprintf(conn, "%s\r\n", strings.Join(words, " ")); err != nil {
-		s.t.Fatal(err)
-	}
-	reply := make([]byte, 512)
-	n, err := conn.Read(reply)
-	if err != nil || n == 0 || reply[0] == '-' {
-		s.t.Fatalf("%q: %s %v", words, reply[:n], err)
-	}
-}
 
 // A Valkey that refuses CLIENT TRACKING costs the local copies and nothing else, and it is said.
 func TestWithoutTracking(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.valkeyCommand("ACL", "SETUSER", "managed", "on", ">secret", "~*", "&*", "+@all", "-client|tracking", "-client|caching")
+	s.ask("ACL SETUSER managed on >secret ~* &* +@all -client|tracking -client|caching")
 	as := []string{"VALKEY_USERNAME=managed", "VALKEY_PASSWORD=secret"}
 	api := s.startAPI(as...)
 	s.startInvalidator(as...)

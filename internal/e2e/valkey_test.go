@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +34,16 @@ func (s *servers) ask(command string) string {
 		s.t.Fatalf("%s: %q %v", command, line, err)
 	}
 	return strings.TrimSpace(line)
+}
+
+// denials is what Valkey tells of commands that it has refused.
+func (s *servers) denials() string {
+	s.t.Helper()
+	out, err := exec.Command("valkey-cli", "-p", strconv.Itoa(s.valkey.Port()), "ACL", "LOG").CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("valkey-cli: %v", err)
+	}
+	return string(out)
 }
 
 const detailKey = "bloodofjesus:material:1"

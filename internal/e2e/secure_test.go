@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"walkey/internal/embedded/embeddedtest"
+	"walkey/internal/freeport"
+)
+
+// secure has the suite's programs come with the least rights, by TLS on both sides: the roles of deploy/postgres/roles.sql, the
+// users of deploy/valkey/users.acl, the memory of valkey.conf. The tests themselves stay superusers.
+var secure = os.Getenv("E2E_SECURE") == "true"
+
+// access is how the programs of a secure stack reach its servers.
+type access struct {
+	root, cert, key string // the authority's certificate; the invalidator's own
+	valkeyPort      int    // by TLS
+}
+
+// newSecureStack starts servers that let the programs in as their roles only, and prepares them as an administrator would.
+func newSecureStack(s *servers) {
+	t := s.t
+	t.Helper()
+	ca := newAuthority(t, "authority")
+	dir := t.TempDir()
+	cert, key := ca.issue(dir, "walkey_invalidator")
+	port, err := freeport.Pick()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.access = &access{root: ca.file(dir), cert: cert, key: key, valkeyPort: port}
+	serverCert, serverKey := ca.issue(dir, "valkey")
+	s.valkey = embeddedtest.Valkey(t, "include="+absolute(t, "../../deploy/valkey/valkey.conf"), "aclfile="+writeAs(t, dir, "users.acl", 0o600, usersFile(t)),
+		"tls-port="+strconv.Itoa(port), "tls-cert-file="+serverCert, "tls-key-file="+serverKey, "tls-ca-cert-file="+s.access.root, "tls-auth-clients=no")
+
+	s.rolesScript()
+	s.requireTLS(ca)
+	owner := []string{"DATABASE_URL=" + s.secureURL("walkey_owner", ownerSecret, "sslrootcert", s.access.root)}
+	s.must(owner, "api", "migrate")
+	s.must(owner, "invalidator", "setup", "--role=walkey_invalidator")
+	t.Cleanup(func() {
+		if denied := s.ask("ACL LOG"); denied != "*0" {
+			t.Errorf("Valkey has refused something that was tried (%s entries); the first:\n%s", denied, s.denials())
+		}
+	})
+}
+
+// usersFile is what deploy/valkey/users.sh makes of users.acl. The test itself remains the default user.
+func usersFile(t testing.TB) string {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "sh", "../../deploy/valkey/users.sh")
+	c.Env = []string{"PATH=" + os.Getenv("PATH"), "API_PASSWORD=" + apiSecret, "INVALIDATOR_PASSWORD_FILE=" + writeAs(t, t.TempDir(), "password", 0o600, invalidatorSecret+"\n")}
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("users.sh: %v", err)
+	}
+	const off = "user default off sanitize-payload resetchannels -@all\n"
+	if !strings.Contains(string(out), off) || strings.Contains(string(out), "@API") {
+		t.Fatalf("users.sh prints:\n%s", out)
+	}
+	return strings.Replace(string(out), off, "user default on nopass sanitize-payload ~* &* +@all\n", 1)
+}
+
+func absolute(t testing.TB, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// environment is by what a program reaches the servers.
+func (s *servers) environment(name string) []string {
+	if s.access == nil {
+		return []string{"DATABASE_URL=" + s.url, "VALKEY_HOST=" + s.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(s.valkey.Port())}
+	}
+	url, password := s.apiURL(s.postgres.Port()), apiSecret
+	if name == "invalidator" {
+		url, password = s.secureURL("walkey_invalidator", invalidatorSecret, "sslrootcert", s.access.root, "sslcert", s.access.cert, "sslkey", s.access.key), invalidatorSecret
+	}
+	return []string{
+		"DATABASE_URL=" + url, "VALKEY_HOST=" + s.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(s.access.valkeyPort),
+		"VALKEY_TLS=true", "VALKEY_CA=" + s.access.root, "VALKEY_USERNAME=walkey_" + name, "VALKEY_PASSWORD=" + password,
+	}
+}
+
+// apiURL is the database's URL for api, at a port of Postgres or of a link to it.
+func (s *servers) apiURL(port int) string {
+	url := s.url
+	if s.access != nil {
+		url = s.secureURL("walkey_api", apiSecret, "sslrootcert", s.access.root)
+	}
+	return strings.Replace(url, ":"+strconv.Itoa(s.postgres.Port())+"/", ":"+strconv.Itoa(port)+"/", 1)
+}
+
+// valkeyAddr is where the programs find Valkey.
+func (s *servers) valkeyAddr() string {
+	if s.access == nil {
+		return s.valkey.Addr()
+	}
+	return s.valkey.Host() + ":" + strconv.Itoa(s.access.valkeyPort)
+}
