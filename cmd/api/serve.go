@@ -170,7 +170,7 @@ func (s *state) checks() []program.Check {
 		}},
 		{Name: "local copies", Optional: true, Test: func(context.Context) error {
 			if !s.cache.Tracked() {
-				return errors.New("Valkey refuses CLIENT TRACKING: every hit asks Valkey")
+				return errors.New("CLIENT TRACKING is refused: every hit asks Valkey")
 			}
 			return nil
 		}},

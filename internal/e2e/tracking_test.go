@@ -26,7 +26,7 @@ func TestWithoutTracking(t *testing.T) {
 			t.Errorf("%s", a)
 		}
 	}
-	if ready := api.get("/readyz?verbose"); ready.Status != 200 || !strings.Contains(ready.Body, "Valkey refuses CLIENT TRACKING") || !strings.Contains(ready.Body, `"degraded"`) {
+	if ready := api.get("/readyz?verbose"); ready.Status != 200 || !strings.Contains(ready.Body, "CLIENT TRACKING is refused") || !strings.Contains(ready.Body, `"degraded"`) {
 		t.Errorf("readiness: %s", ready)
 	}
 	if log := api.Log.String(); strings.Count(log, "refuses CLIENT TRACKING") != 1 {
