@@ -81,6 +81,7 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 		return err
 	}
 	defer kept.Close()
+	store.OnNewLife(kept.Doubt)
 
 	metrics.Register(api.CacheFigures(kept.Stats))
 	state := &state{store: store, cache: kept}

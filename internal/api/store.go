@@ -34,7 +34,8 @@ const connectTimeout = 3 * time.Second
 
 // Store reads and changes the tables. It connects when it is first used, and anew after an outage.
 type Store struct {
-	pool *pgxpool.Pool
+	pool  *pgxpool.Pool
+	lives lives
 }
 
 // OpenStore prepares a pool of connections without connecting. The URL's pool_* parameters set its bounds. Of several
@@ -52,12 +53,17 @@ func OpenStore(ctx context.Context, databaseURL string) (*Store, error) {
 	}
 	// A standby may be behind: what is loaded there and stored would be older than the delete that went before.
 	config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
+	s := &Store{}
+	config.AfterConnect = s.lives.connected
+	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("preparing the connections to the database: %w", err)
 	}
-	return &Store{pool: pool}, nil
+	return s, nil
 }
+
+// OnNewLife sets what is called when a connection turns out to lead to another server than the one before, or to the same
+// after a restart: before anything is asked on it. Set it before the store is used.
+func (s *Store) OnNewLife(call func()) { s.lives.changed = call }
 
 // Close ends all connections, once those in use are given back.
 func (s *Store) Close() { s.pool.Close() }

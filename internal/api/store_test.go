@@ -159,3 +159,29 @@ func TestSeed(t *testing.T) {
 		t.Errorf("two materials are called %q", materials[0].Title)
 	}
 }
+
+// A restarted server is noticed by the first connection to it, once.
+func TestNewLifeIsNoticed(t *testing.T) {
+	t.Parallel()
+	postgres := embeddedtest.Postgres(t)
+	store := openStore(t, postgres.URL())
+	noticed := 0
+	store.OnNewLife(func() { noticed++ })
+	for _, want := range []int{0, 1, 2} {
+		for range 3 { // connections
+			if err := store.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			store.pool.Reset()
+		}
+		if noticed != want {
+			t.Errorf("noticed %d times, want %d", noticed, want)
+		}
+		if err := postgres.Shutdown(t.Context(), map[bool]string{true: "fast", false: "immediate"}[want == 0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := postgres.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -148,6 +148,11 @@ func (c *Cache) Field(key, field string) Address {
 // now is the monotonic clock.
 func (c *Cache) now() time.Duration { return time.Since(c.start) }
 
+// Doubt says that the source of loaders may not be the one it was: it was restarted, or another server is in its place. Call it
+// before anything is loaded from there. Until heartbeats that are proved from now on are seen, nothing is served from the cache,
+// and nothing whose load began before is stored: a source that comes and goes before the eraser has noticed leaves no value behind.
+func (c *Cache) Doubt() { c.guard.revoke() }
+
 // dialling is called before the reader connects, by whoever needs the connection.
 func (c *Cache) dialling() {
 	c.counts.connects.Add(1)

@@ -58,7 +58,7 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 			// So much changes here that there is nothing to wait for.
 			return c.loadAlone(ctx, at, load)
 		}
-		f, caused := c.board(ctx, at, seen.stored, ttl, load)
+		f, caused := c.board(ctx, at, seen.stored, ttl, load, t.epoch)
 		if f == nil {
 			return Value{}, MissRefused, ErrClosed
 		}

@@ -29,6 +29,8 @@ type flight struct {
 	load Loader
 	ctx  context.Context // of the request that caused it, for its values
 
+	epoch uint64 // of the trust of that request: what is loaded is stored only if everything that was known still holds
+
 	loaded chan struct{} // closed when the fields below are set
 	end    ending
 	value  Value   // with landed
@@ -64,8 +66,9 @@ type permit struct {
 }
 
 // board finds the flight for a request that has read lease under an address, or nothing (an empty lease). caused says that
-// the request has begun the flight. There is no flight when the cache is closed.
-func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, load Loader) (f *flight, caused bool) {
+// the request has begun the flight. There is no flight when the cache is closed. epoch is that of the trust by which the request
+// has looked.
+func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, load Loader, epoch uint64) (f *flight, caused bool) {
 	fs := &c.flights
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -81,7 +84,7 @@ func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, lo
 		return nil, false
 	}
 	f = &flight{
-		at: at, ttl: ttl, load: load, ctx: ctx,
+		at: at, ttl: ttl, load: load, ctx: ctx, epoch: epoch,
 		loaded: make(chan struct{}), over: make(chan struct{}),
 	}
 	fs.gathering[at] = f
@@ -247,6 +250,10 @@ func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 	}
 	ctx, cancel := context.WithTimeout(c.writing, writeTimeout)
 	defer cancel()
+	if storable && !c.guard.stands(f.epoch) {
+		c.counts.fillsRefused.Add(1)
+		storable = false // it may have been loaded from another server: see Doubt
+	}
 	if !storable {
 		c.free(ctx, f.at, lease)
 		return

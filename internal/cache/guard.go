@@ -81,6 +81,13 @@ func (g *guard) forget() {
 	}
 }
 
+// stands says whether nothing has been revoked since a trust of that epoch.
+func (g *guard) stands(epoch uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.always || epoch == g.epoch
+}
+
 // reading begins the reading of a heartbeat.
 func (g *guard) reading() (epoch uint64) {
 	g.mu.Lock()

@@ -26,6 +26,7 @@ type Metrics struct {
 	deletes      prometheus.Counter
 	existed      prometheus.Counter
 	resyncs      *prometheus.CounterVec
+	promoted     prometheus.Counter
 	sessions     prometheus.Counter
 	silent       *prometheus.CounterVec
 	beats        prometheus.Counter
@@ -56,6 +57,7 @@ func NewMetrics() *Metrics {
 		deletes:      counter("deleted_keys_total", "Keys that were sent to Valkey to be deleted."),
 		existed:      counter("deleted_keys_existed_total", "Deleted keys that existed."),
 		resyncs:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_resyncs_total", Help: "Times that every key was deleted because changes may have been missed."}, []string{"reason"}),
+		promoted:     counter("orderly_promotions_total", "Promotions of a standby that are known to have lost nothing, so that the cache was kept."),
 		sessions:     counter("sessions_ended_total", "Sessions with Postgres and Valkey that broke."),
 		silent:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_catalog_changes_total", Help: "Times that a table's keys were deleted because the catalog showed a change that the stream does not tell."}, []string{"table"}),
 		beats:        counter("heartbeats_total", "Heartbeats that Valkey acknowledged."),
@@ -121,7 +123,7 @@ func sinceOr(nanoseconds *atomic.Int64) func() float64 {
 func (m *Metrics) Role() string { return m.role.String() }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.sessions, m.silent, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, &m.servers}, m.gauges...)
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, &m.servers}, m.gauges...)
 }
 
 // Describe implements [prometheus.Collector].

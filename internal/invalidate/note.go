@@ -50,8 +50,11 @@ func decodeNote(text string) (*note, error) {
 	return &n, nil
 }
 
-// slotIsNew is a reason of gap.
-const slotIsNew = "the slot is new"
+// Reasons of gap.
+const (
+	slotIsNew       = "the slot is new"
+	anotherTimeline = "another timeline"
+)
 
 // gap says why a session that finds the note old can't trust what Valkey holds;
 // "" when nothing was missed. now describes the session: its LSN is the slot's
@@ -65,7 +68,7 @@ func gap(old *note, now *note, slotCreated bool, walEnd cdc.LSN) string {
 	case old.SystemID != now.SystemID:
 		return "another Postgres system"
 	case old.Timeline != now.Timeline:
-		return "another timeline"
+		return anotherTimeline
 	case old.Database != now.Database || old.Slot != now.Slot:
 		return "another database or slot"
 	case slotCreated:

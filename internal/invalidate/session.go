@@ -163,7 +163,7 @@ func (s *session) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reason := gap(old, &s.note, source.SlotCreated, source.WALEnd)
+	reason, old := s.missed(ctx, old, source)
 	if reason == slotIsNew {
 		reason += ": " + source.SlotReason
 	}
