@@ -70,14 +70,15 @@ func (c *doctorCommand) Run(ctx context.Context, p *program.Process) error {
 	return nil
 }
 
+var statusColours = map[doctor.Status]program.Colour{doctor.Pass: program.Green, doctor.Warn: program.Yellow, doctor.Fail: program.Red, doctor.Skip: program.Grey}
+
 func printReport(p *program.Process, r doctor.Report, asJSON bool) error {
 	if asJSON {
 		return program.PrintJSON(p.Stdout, r)
 	}
-	colours := map[doctor.Status]program.Colour{doctor.Pass: program.Green, doctor.Warn: program.Yellow, doctor.Fail: program.Red, doctor.Skip: program.Grey}
 	for _, one := range r.Checks {
 		detail := strings.ReplaceAll(one.Detail, "\n", " ")
-		if _, err := fmt.Fprintf(p.Stdout, "%s  %s: %s\n", p.Paint(p.Stdout, colours[one.Status], string(one.Status)), one.Check, detail); err != nil {
+		if _, err := fmt.Fprintf(p.Stdout, "%s  %s: %s\n", p.Paint(p.Stdout, statusColours[one.Status], string(one.Status)), one.Check, detail); err != nil {
 			return err
 		}
 		if one.Mend == "" {

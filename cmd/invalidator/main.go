@@ -10,6 +10,9 @@ type grammar struct {
 	Setup    setupCommand    `cmd:"" help:"Make the publication and the slot, and let a role replicate. Can be repeated."`
 	Teardown teardownCommand `cmd:"" help:"Drop the slot and the publication."`
 	Doctor   doctorCommand   `cmd:"" help:"Check both servers and say how to mend what is wrong."`
+	Explain  explainCommand  `cmd:"" help:"Say which keys a row's change deletes, or which rows a key depends on, and what is stored there."`
+	Keys     keysCommand     `cmd:"" help:"List keys with type, TTL and size."`
+	Flush    flushCommand    `cmd:"" help:"Delete keys."`
 	Version  program.Version `cmd:"" help:"Say which build this is."`
 }
 

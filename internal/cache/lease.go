@@ -31,7 +31,7 @@ const (
 
 type tokens struct {
 	process [8]byte
-	count   atomic.Uint64
+	last    atomic.Uint64
 	fixed   bool // Switches.NoTokenPerLoad
 }
 
@@ -45,9 +45,21 @@ func (t *tokens) next() fillID {
 	var id fillID
 	copy(id[:], t.process[:])
 	if !t.fixed {
-		binary.BigEndian.PutUint64(id[8:], t.count.Add(1))
+		binary.BigEndian.PutUint64(id[8:], t.rise(uint64(time.Now().UnixMilli())<<fillTimeBits))
 	}
 	return id
+}
+
+// rise gives a number that is greater than all before it, and not below least: it tells when it was drawn, unless the clock was
+// set back or a million were drawn in a millisecond.
+func (t *tokens) rise(least uint64) uint64 {
+	for {
+		last := t.last.Load()
+		next := max(last+1, least)
+		if t.last.CompareAndSwap(last, next) {
+			return next
+		}
+	}
 }
 
 // isLease says that stored bytes are a lease of the form that belongs to the address.

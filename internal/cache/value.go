@@ -44,7 +44,8 @@ type Value struct {
 	decoded *decodedBodies
 }
 
-// A fillID is different for every fill of every process.
+// A fillID is different for every fill of every process: eight bytes that name the process, and a number that rises and tells
+// when the load began (fillTimeBits).
 type fillID [16]byte
 
 // loadedValue makes the Value of what a loader gave.
