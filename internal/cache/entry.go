@@ -76,13 +76,24 @@ return found`)
 func (e *Eraser) Peek(ctx context.Context, fullKey string) (Entry, error) {
 	answer, err := peek.Exec(ctx, e.client, []string{fullKey}, []string{strconv.Itoa(headLimit), strconv.Itoa(maxFields)}).ToArray()
 	if err != nil {
-		return Entry{}, fmt.Errorf("look at %q: %w", fullKey, err)
+		return Entry{}, fmt.Errorf("look at %q: %w", fullKey, readRight(err))
 	}
 	entry, err := readEntry(fullKey, answer)
 	if err != nil {
 		return Entry{}, fmt.Errorf("look at %q: %w", fullKey, err)
 	}
 	return entry, nil
+}
+
+// ErrReadRight says that the user may not look into keys, which none of the programs' work needs.
+var ErrReadRight = errors.New("this takes a user of Valkey who may read keys (VALKEY_USERNAME, VALKEY_PASSWORD), such as an administrator")
+
+// readRight adds ErrReadRight to an error that is the ACL's, in or before a script.
+func readRight(err error) error {
+	if denied(err) || err != nil && strings.Contains(err.Error(), "ACL failure in script") {
+		return fmt.Errorf("%w; %w", ErrReadRight, err)
+	}
+	return err
 }
 
 var errPeek = errors.New("the answer is not one of the script")

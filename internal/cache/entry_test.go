@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -97,6 +98,21 @@ func TestPeekAtALargeHash(t *testing.T) {
 	}
 	if got.Fields != 5000 || len(got.Parts) == 0 || len(got.Parts) > maxFields || got.Parts[0].Kind != KindOther || got.Parts[0].Size != 100 {
 		t.Errorf("%d fields, %d of them told: %+v", got.Fields, len(got.Parts), got.Parts[0])
+	}
+}
+
+// The invalidator's own user deletes what it can't read: looking takes another one, and that is what is said.
+func TestLookingTakesTheRightToRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.must("ACL", "SETUSER", "weak", "on", ">secret", "%W~p:*", "-@all", "+hello", "+client|setname", "+client|setinfo", "+unlink", "+scan", "+eval", "+evalsha", "+set")
+	b.must("SET", "p:k", "v")
+	weak := b.openEraser(func(o *Options) { o.Username, o.Password = "weak", "secret" })
+	if _, err := weak.Peek(t.Context(), "p:k"); !errors.Is(err, ErrReadRight) {
+		t.Errorf("Peek: %v", err)
+	}
+	if _, err := weak.Outline(t.Context(), []string{"p:k"}); !errors.Is(err, ErrReadRight) {
+		t.Errorf("Outline: %v", err)
 	}
 }
 

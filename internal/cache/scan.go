@@ -31,7 +31,7 @@ func scanNode(ctx context.Context, client rueidis.Client, pattern string, yield 
 	for {
 		page, err := client.Do(ctx, client.B().Scan().Cursor(cursor).Match(pattern).Count(scanCount).Build()).AsScanEntry()
 		if err != nil {
-			yield(nil, fmt.Errorf("scan for %q: %w", pattern, err))
+			yield(nil, fmt.Errorf("scan for %q: %w", pattern, readRight(err)))
 			return false
 		}
 		if !yield(page.Elements, nil) {
@@ -56,11 +56,11 @@ func (e *Eraser) Outline(ctx context.Context, fullKeys []string) ([]Entry, error
 	for i, key := range fullKeys {
 		kind, err := replies[questions*i].ToString()
 		if err != nil {
-			return nil, fmt.Errorf("ask for the type of %q: %w", key, err)
+			return nil, fmt.Errorf("ask for the type of %q: %w", key, readRight(err))
 		}
 		ms, err := replies[questions*i+1].AsInt64()
 		if err != nil {
-			return nil, fmt.Errorf("ask for the rest of life of %q: %w", key, err)
+			return nil, fmt.Errorf("ask for the rest of life of %q: %w", key, readRight(err))
 		}
 		memory, err := replies[questions*i+2].AsInt64()
 		if _, refused := rueidis.IsRedisErr(err); err != nil && !refused && !rueidis.IsRedisNil(err) {
