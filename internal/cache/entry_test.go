@@ -161,7 +161,10 @@ func TestScanAndOutline(t *testing.T) {
 	if len(found) != many+1 || !found["p:hash"] || found["q:k1"] {
 		t.Errorf("found %d keys", len(found))
 	}
-	for range b.eraser.Scan(t.Context(), "p:*") {
+	for _, err := range b.eraser.Scan(t.Context(), "p:*") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break // who has enough stops the scan
 	}
 	got, err := b.eraser.Outline(t.Context(), []string{"p:k1", "p:hash", "p:gone"})
