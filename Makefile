@@ -8,6 +8,9 @@ FUZZTIME  ?= 10s
 MINUTES   ?= 1
 SEED      ?= 0
 
+# Tests that make or take away what a secure stack has already, bring their own access, or read what TLS hides.
+NOT_SECURE := ^Test(SetupDoctorTeardown|Doctor|Roles|Pooler|Guide|Readme|Transcripts|BesideDjango|WithoutTracking|HeartbeatHeldUp)
+
 # The tools, at the versions that the code is clean with.
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -34,6 +37,10 @@ build: ## Build the static programs into bin/
 .PHONY: test
 test: test-setup ## Run all tests with the race detector, on real servers (TESTFLAGS=...)
 	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: test-secure
+test-secure: test-setup ## Run the end-to-end tests with roles and ACLs of least privilege, by TLS on both sides
+	E2E_SECURE=true $(GO) test -race -timeout 20m -skip '$(NOT_SECURE)' $(TESTFLAGS) ./internal/e2e
 
 .PHONY: test-versions
 test-versions: test-setup ## Run the tests that depend on Postgres on 17 and 18 too (by npm, where there is one)

@@ -75,6 +75,14 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx) })
+	if path := c.Rules.RulesFile; path != "" {
+		file := invalidate.NewRulesFile(path, c.CachePrefix, c.Rules.parsed, following.Metrics, log)
+		following.NewRules = file.Next()
+		group.Go(func() error {
+			file.Watch(ctx)
+			return nil
+		})
+	}
 	group.Go(func() error { return invalidate.Run(ctx, following) })
 	if err := group.Wait(); err != nil {
 		return err

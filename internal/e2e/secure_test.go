@@ -3,7 +3,7 @@ package e2e
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,34 +18,50 @@ var secure = os.Getenv("E2E_SECURE") == "true"
 
 // access is how the programs of a secure stack reach its servers.
 type access struct {
+	ca              *authority
 	root, cert, key string // the authority's certificate; the invalidator's own
 	valkeyPort      int    // by TLS
 }
 
-// newSecureStack starts servers that let the programs in as their roles only, and prepares them as an administrator would.
-func newSecureStack(s *servers) {
+func newAccess(t testing.TB) *access {
+	t.Helper()
+	ca, dir := newAuthority(t, "authority"), t.TempDir()
+	cert, key := ca.issue(dir, "walkey_invalidator")
+	return &access{ca: ca, root: ca.file(dir), cert: cert, key: key}
+}
+
+// prepareSecurely has Postgres let the programs in as their roles only, and prepares it as an administrator would.
+func (s *servers) prepareSecurely() {
+	s.t.Helper()
+	s.rolesScript()
+	s.requireTLS(s.access.ca)
+	owner := []string{"DATABASE_URL=" + s.secureURL("walkey_owner", ownerSecret, "sslrootcert", s.access.root)}
+	s.must(owner, "api", "migrate")
+	s.must(owner, "invalidator", "setup", "--role=walkey_invalidator")
+}
+
+// startValkey gives the stack a Valkey, instead of one that it has.
+func (s *servers) startValkey(settings ...string) {
 	t := s.t
 	t.Helper()
-	ca := newAuthority(t, "authority")
-	dir := t.TempDir()
-	cert, key := ca.issue(dir, "walkey_invalidator")
+	if s.access == nil {
+		s.valkey = embeddedtest.Valkey(t, settings...)
+		return
+	}
 	port, err := freeport.Pick()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.access = &access{root: ca.file(dir), cert: cert, key: key, valkeyPort: port}
-	serverCert, serverKey := ca.issue(dir, "valkey")
-	s.valkey = embeddedtest.Valkey(t, "include="+absolute(t, "../../deploy/valkey/valkey.conf"), "aclfile="+writeAs(t, dir, "users.acl", 0o600, usersFile(t)),
-		"tls-port="+strconv.Itoa(port), "tls-cert-file="+serverCert, "tls-key-file="+serverKey, "tls-ca-cert-file="+s.access.root, "tls-auth-clients=no")
-
-	s.rolesScript()
-	s.requireTLS(ca)
-	owner := []string{"DATABASE_URL=" + s.secureURL("walkey_owner", ownerSecret, "sslrootcert", s.access.root)}
-	s.must(owner, "api", "migrate")
-	s.must(owner, "invalidator", "setup", "--role=walkey_invalidator")
+	dir := t.TempDir()
+	cert, key := s.access.ca.issue(dir, "valkey")
+	valkey := embeddedtest.Valkey(t, slices.Concat(shippedSettings(t), []string{
+		"aclfile=" + writeAs(t, dir, "users.acl", 0o600, usersFile(t)),
+		"tls-port=" + strconv.Itoa(port), "tls-cert-file=" + cert, "tls-key-file=" + key, "tls-ca-cert-file=" + s.access.root, "tls-auth-clients=no",
+	}, settings)...)
+	s.valkey, s.access.valkeyPort = valkey, port
 	t.Cleanup(func() {
-		if denied := s.ask("ACL LOG"); denied != "*0" {
-			t.Errorf("Valkey has refused something that was tried (%s entries); the first:\n%s", denied, s.denials())
+		if denials := denials(t, valkey); denials != "" {
+			t.Errorf("Valkey has refused something that was tried:\n%s", denials)
 		}
 	})
 }
@@ -66,13 +82,19 @@ func usersFile(t testing.TB) string {
 	return strings.Replace(string(out), off, "user default on nopass sanitize-payload ~* &* +@all\n", 1)
 }
 
-func absolute(t testing.TB, path string) string {
+// shippedSettings are those of deploy/valkey/valkey.conf.
+func shippedSettings(t testing.TB) (settings []string) {
 	t.Helper()
-	path, err := filepath.Abs(path)
+	text, err := os.ReadFile("../../deploy/valkey/valkey.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "#" {
+			settings = append(settings, name+"="+value)
+		}
+	}
+	return settings
 }
 
 // environment is by what a program reaches the servers.

@@ -77,9 +77,11 @@ func newStack(t testing.TB, settings ...string) *servers {
 	postgres := embeddedtest.Postgres(t, settings...)
 	s := &servers{t: t, postgres: postgres, url: postgres.URL(), staleness: 2 * time.Second}
 	if secure {
-		newSecureStack(s)
-	} else {
-		s.valkey = embeddedtest.Valkey(t)
+		s.access = newAccess(t)
+	}
+	s.startValkey()
+	if secure {
+		s.prepareSecurely()
 	}
 	return s
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"walkey/internal/embedded/embeddedtest"
+	"walkey/internal/embedded"
 )
 
 // ask sends one inline command to Valkey and gives the first line of the reply.
@@ -37,13 +37,13 @@ func (s *servers) ask(command string) string {
 }
 
 // denials is what Valkey tells of commands that it has refused.
-func (s *servers) denials() string {
-	s.t.Helper()
-	out, err := exec.Command("valkey-cli", "-p", strconv.Itoa(s.valkey.Port()), "ACL", "LOG").CombinedOutput()
+func denials(t testing.TB, v *embedded.Valkey) string {
+	t.Helper()
+	out, err := exec.Command("valkey-cli", "-p", strconv.Itoa(v.Port()), "ACL", "LOG").CombinedOutput()
 	if err != nil {
-		s.t.Fatalf("valkey-cli: %v", err)
+		t.Fatalf("valkey-cli: %v\n%s", err, out)
 	}
-	return string(out)
+	return strings.TrimSpace(string(out))
 }
 
 const detailKey = "bloodofjesus:material:1"
@@ -123,7 +123,7 @@ func TestValkeyRestartedFromOldFile(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := newStack(t)
-			s.valkey = embeddedtest.Valkey(t, c.settings...)
+			s.startValkey(c.settings...)
 			api := s.startAPI()
 			invalidator := s.startInvalidator()
 			s.seed("old")

@@ -20,6 +20,7 @@ type Metrics struct {
 	lastBeat  atomic.Int64  // unix nanoseconds
 	proved    atomic.Int64  // unix nanoseconds
 	uncovered atomic.Int64  // tables
+	refused   atomic.Bool   // the rules file holds what can't be used
 
 	transactions prometheus.Counter
 	changes      *prometheus.CounterVec
@@ -29,6 +30,7 @@ type Metrics struct {
 	promoted     prometheus.Counter
 	sessions     prometheus.Counter
 	silent       *prometheus.CounterVec
+	reloads      *prometheus.CounterVec
 	beats        prometheus.Counter
 	latency      prometheus.Histogram
 	gate         prometheus.Histogram
@@ -59,6 +61,7 @@ func NewMetrics() *Metrics {
 		resyncs:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_resyncs_total", Help: "Times that every key was deleted because changes may have been missed."}, []string{"reason"}),
 		promoted:     counter("orderly_promotions_total", "Promotions of a standby that are known to have lost nothing, so that the cache was kept."),
 		sessions:     counter("sessions_ended_total", "Sessions with Postgres and Valkey that broke."),
+		reloads:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_rules_reloads_total", Help: "Times that the rules file was found changed, by whether its rules were taken or, being mistaken, refused."}, []string{"result"}),
 		silent:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_catalog_changes_total", Help: "Times that a table's keys were deleted because the catalog showed a change that the stream does not tell."}, []string{"table"}),
 		beats:        counter("heartbeats_total", "Heartbeats that Valkey acknowledged."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -99,6 +102,12 @@ func NewMetrics() *Metrics {
 		return max(0, float64(m.primary.Load())-float64(max(m.visible.Load(), m.confirmed.Load())))
 	})
 	gauge("lag_seconds", "Age of the newest moment for which it is proved that every change visible then has been deleted; -1 before the first proof, and on standby.", sinceOr(&m.proved))
+	gauge("rules_refused", "1 while the rules file holds what can't be used, so that the rules from before remain.", func() float64 {
+		if m.refused.Load() {
+			return 1
+		}
+		return 0
+	})
 	gauge("uncovered_tables", "Tables of the rules of which not every change reaches the stream, so that their keys are deleted all the time. The log says what mends it.", func() float64 {
 		return float64(m.uncovered.Load())
 	})
@@ -123,7 +132,7 @@ func sinceOr(nanoseconds *atomic.Int64) func() float64 {
 func (m *Metrics) Role() string { return m.role.String() }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, &m.servers}, m.gauges...)
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.reloads, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, &m.servers}, m.gauges...)
 }
 
 // Describe implements [prometheus.Collector].

@@ -21,6 +21,7 @@ type Options struct {
 	Slot        string // replication slot; made when it is missing
 	Publication string // made for the tables of Rules when it is missing
 	Rules       *Rules
+	NewRules    <-chan *Rules // rules to go on with, as they come; nil when they never change
 	Eraser      *cache.Eraser
 	// DecodingWorkMem is what the walsender may use to decode, in Postgres' notation; empty leaves it to package cdc.
 	DecodingWorkMem string
@@ -69,13 +70,16 @@ func Run(ctx context.Context, o Options) error {
 	newSlot := false
 	for {
 		began := time.Now()
-		err := runSession(ctx, &o, m, newSlot)
+		err := runUntilOtherRules(ctx, &o, m, newSlot)
 		newSlot = errors.Is(err, cdc.ErrPublicationMissing)
 		if ctx.Err() != nil {
 			if err != nil && !errors.Is(err, ctx.Err()) {
 				o.Logger.Warn("ended before the last progress was confirmed; it will be repeated", zap.Error(err))
 			}
 			return nil
+		}
+		if errors.Is(err, errOtherRules) {
+			continue
 		}
 		if fatal := (*cdc.DecodeError)(nil); errors.As(err, &fatal) {
 			return err
