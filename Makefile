@@ -40,7 +40,7 @@ test: test-setup ## Run all tests with the race detector, on real servers (TESTF
 
 .PHONY: test-secure
 test-secure: test-setup ## Run the end-to-end tests with roles and ACLs of least privilege, by TLS on both sides
-	E2E_SECURE=true $(GO) test -race -timeout 20m -skip '$(NOT_SECURE)' $(TESTFLAGS) ./internal/e2e
+	E2E_SECURE=true $(GO) test -race -count 1 -timeout 20m -skip '$(NOT_SECURE)' $(TESTFLAGS) ./internal/e2e
 
 .PHONY: test-versions
 test-versions: test-setup ## Run the tests that depend on Postgres on 17 and 18 too (by npm, where there is one)
