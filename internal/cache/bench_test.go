@@ -41,7 +41,7 @@ func BenchmarkDoCacheFloor(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			for b.Loop() {
-				stored, err := c.reader.client().DoCache(ctx, c.reader.client().B().Get().Key(at.key).Cache().ToStaticTTL(), clientTTL).AsBytes()
+				stored, err := c.only().reader.client().DoCache(ctx, c.only().reader.client().B().Get().Key(at.key).Cache().ToStaticTTL(), clientTTL).AsBytes()
 				if err != nil || len(stored) != headSize+size {
 					b.Fatal(len(stored), err)
 				}

@@ -25,17 +25,15 @@ type Loader func(ctx context.Context) (Content, error)
 type Address struct {
 	key     string // full key
 	field   string
+	slot    uint16 // of the key
 	isField bool
 }
 
 // A Cache is the reader's half. It is safe for concurrent use.
 type Cache struct {
-	reader *reader        // lookups and the heartbeat
-	writer rueidis.Client // leases, fills, plain writes
+	topology *topology
 
 	prefix     string
-	heartbeat  string // full key
-	progress   string // full key
 	coding     byte
 	defaultTTL time.Duration
 	patience   time.Duration // for another process' load; waitForOther but in tests
@@ -43,8 +41,6 @@ type Cache struct {
 	start      time.Time // the monotonic clock's zero
 	onLoad     func(took time.Duration)
 
-	guard   *guard
-	reached reached
 	waiters waiters
 	tokens  *tokens
 	decoded *decodedBodies
@@ -79,15 +75,12 @@ func Open(o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		prefix:     o.Prefix,
-		heartbeat:  FullKey(o.Prefix, heartbeatName),
-		progress:   FullKey(o.Prefix, progressName),
 		coding:     coding,
 		defaultTTL: o.DefaultTTL,
 		patience:   waitForOther,
 		log:        o.Logger,
 		start:      time.Now(),
 		onLoad:     o.OnLoad,
-		guard:      newGuard(o),
 		tokens:     newTokens(o.Switches.NoTokenPerLoad),
 		decoded:    newDecodedBodies(o.LocalBytes / 4),
 		kept:       keptValues{max: o.MaxStaleness, limit: o.LocalBytes / 4, byAt: make(map[Address]*keptValue)},
@@ -101,19 +94,16 @@ func Open(o Options) (*Cache, error) {
 	end()
 	c.atOnce = ended
 
-	c.reader, err = openReader(readerOptions(o, c.dialling, c.pushed), o.Logger)
-	if err == nil {
-		c.writer, err = connect(writerOptions(o), o.Logger)
-	}
-	if err != nil {
-		if c.reader != nil {
-			c.reader.close()
-		}
+	c.topology = newTopology(o, c.now)
+	c.topology.make = c.connect
+	c.topology.began = c.follow
+	c.topology.ended = func(n *node) { n.stop() }
+	if err := c.topology.open(); err != nil {
 		c.stop()
 		c.written()
 		return nil, fmt.Errorf("set up the connection to Valkey: %w", err)
 	}
-	c.following.Go(c.follow)
+	c.following.Go(func() { c.topology.watch(c.life) })
 	return c, nil
 }
 
@@ -127,22 +117,24 @@ func (c *Cache) Close() {
 		return
 	}
 	c.stop()
+	c.topology.close()
 	c.following.Wait()
 	c.loads.Wait()
 	c.written()
-	c.reader.close()
-	c.writer.Close()
+	c.topology.closeClients()
 }
 
 // At is the address of a key, which is given without the prefix.
 func (c *Cache) At(key string) Address {
-	return Address{key: FullKey(c.prefix, key)}
+	full := FullKey(c.prefix, key)
+	return Address{key: full, slot: slotOf(full)}
 }
 
 // Field is the address of one field of a hash, whose key is given without the prefix. One delete of the key empties all
 // of them.
 func (c *Cache) Field(key, field string) Address {
-	return Address{key: FullKey(c.prefix, key), field: field, isField: true}
+	full := FullKey(c.prefix, key)
+	return Address{key: full, field: field, slot: slotOf(full), isField: true}
 }
 
 // now is the monotonic clock.
@@ -151,19 +143,42 @@ func (c *Cache) now() time.Duration { return time.Since(c.start) }
 // Doubt says that the source of loaders may not be the one it was: it was restarted, or another server is in its place. Call it
 // before anything is loaded from there. Until heartbeats that are proved from now on are seen, nothing is served from the cache,
 // and nothing whose load began before is stored: a source that comes and goes before the eraser has noticed leaves no value behind.
-func (c *Cache) Doubt() { c.guard.revoke() }
-
-// dialling is called before the reader connects, by whoever needs the connection.
-func (c *Cache) dialling() {
-	c.counts.connects.Add(1)
-	c.guard.revoke()
+func (c *Cache) Doubt() {
+	for _, n := range c.topology.present.Load().nodes {
+		n.guard.revoke()
+	}
 }
 
-// pushed is called by the goroutine that reads the reader's connection, after local copies have been dropped: of keys, or
+// at is who serves an address.
+func (c *Cache) at(at Address) *serving { return c.topology.present.Load().at(at.slot) }
+
+// connect makes the clients of one primary.
+func (c *Cache) connect(address string, primaries int) (*node, error) {
+	o := c.topology.options
+	n := &node{address: address, guard: newGuard(o)}
+	var err error
+	o.LocalBytes = max(o.LocalBytes/primaries, 1<<20)
+	if n.reader, err = openReader(readerOptions(o, address, func() { c.dialling(n) }, func(keys []rueidis.RedisMessage) { c.pushed(n, keys) }), o.Logger); err != nil {
+		return nil, err
+	}
+	if n.writer, err = connect(writerOptions(o, address), o.Logger); err != nil {
+		n.reader.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// dialling is called before a reader connects, by whoever needs the connection.
+func (c *Cache) dialling(n *node) {
+	c.counts.connects.Add(1)
+	n.guard.revoke()
+}
+
+// pushed is called by the goroutine that reads a reader's connection, after local copies have been dropped: of keys, or
 // of everything (nil), when the server was emptied or the connection is gone.
-func (c *Cache) pushed(keys []rueidis.RedisMessage) {
+func (c *Cache) pushed(n *node, keys []rueidis.RedisMessage) {
 	if keys == nil {
-		c.guard.revoke()
+		n.guard.revoke()
 	}
 	c.counts.invalidations.Add(uint64(max(len(keys), 1)))
 	c.waiters.wake(keys)

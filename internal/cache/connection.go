@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -19,12 +18,12 @@ const (
 )
 
 // connectionOptions are what all clients share.
-func connectionOptions(o Options, name string) rueidis.ClientOption {
+func connectionOptions(o Options, address, name string) rueidis.ClientOption {
 	return rueidis.ClientOption{
-		InitAddress: []string{net.JoinHostPort(o.Host, strconv.Itoa(o.Port))},
+		InitAddress: []string{address},
 		Username:    o.Username,
 		Password:    o.Password,
-		TLSConfig:   o.TLS,
+		TLSConfig:   tlsFor(o.TLS, address),
 		ClientName:  name,
 		// With it NewClient gives a usable client although Valkey is away.
 		ForceSingleClient: true,
@@ -46,8 +45,8 @@ func retryDelay(attempts int, _ rueidis.Completed, err error) time.Duration {
 
 // readerOptions are those of the reading client: one connection, so that replies, pushes and heartbeats are one
 // ordered stream.
-func readerOptions(o Options, dialling func(), pushed func([]rueidis.RedisMessage)) rueidis.ClientOption {
-	c := connectionOptions(o, "walkey-reader")
+func readerOptions(o Options, address string, dialling func(), pushed func([]rueidis.RedisMessage)) rueidis.ClientOption {
+	c := connectionOptions(o, address, "walkey-reader")
 	c.AlwaysPipelining = true
 	c.PipelineMultiplex = -1
 	c.CacheSizeEachConn = o.LocalBytes
@@ -66,8 +65,8 @@ func readerOptions(o Options, dialling func(), pushed func([]rueidis.RedisMessag
 }
 
 // writerOptions are those of the client for leases, fills and plain writes: large values never delay pushes.
-func writerOptions(o Options) rueidis.ClientOption {
-	c := connectionOptions(o, "walkey-writer")
+func writerOptions(o Options, address string) rueidis.ClientOption {
+	c := connectionOptions(o, address, "walkey-writer")
 	c.DisableCache = true
 	c.AlwaysPipelining = true
 	c.PipelineMultiplex = 1
@@ -75,14 +74,35 @@ func writerOptions(o Options) rueidis.ClientOption {
 }
 
 // eraserOptions are those of the client for deletes and heartbeats.
-func eraserOptions(o Options) rueidis.ClientOption {
-	c := connectionOptions(o, "walkey-eraser")
+func eraserOptions(o Options, address string) rueidis.ClientOption {
+	c := connectionOptions(o, address, "walkey-eraser")
 	c.DisableCache = true
 	c.AlwaysPipelining = true
 	c.PipelineMultiplex = -1
 	// Deleting large values can keep Valkey busy for a while.
 	c.ConnWriteTimeout = 2 * time.Second
 	return c
+}
+
+// scoutOptions are those of a client that asks who serves what.
+func scoutOptions(o Options, address string) rueidis.ClientOption {
+	c := connectionOptions(o, address, "walkey-scout")
+	c.DisableCache = true
+	c.AlwaysPipelining = true
+	c.PipelineMultiplex = -1
+	c.RingScaleEachConn = 8
+	c.ReadBufferEachConn, c.WriteBufferEachConn = 1<<12, 1<<12
+	return c
+}
+
+// tlsFor lets a certificate be checked for the host of the address, where no other name is given.
+func tlsFor(config *tls.Config, address string) *tls.Config {
+	if config == nil || config.ServerName != "" {
+		return config
+	}
+	config = config.Clone()
+	config.ServerName, _, _ = net.SplitHostPort(address)
+	return config
 }
 
 // connect makes a client. That Valkey is away is logged and no error: the client connects when it can.

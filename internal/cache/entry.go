@@ -47,7 +47,7 @@ type Part struct {
 const headLimit = 64
 
 // peek reads type, rest of life, memory and heads in one go, so that they belong together.
-var peek = rueidis.NewLuaScript(`#!lua flags=no-writes
+var peek = newScript(`#!lua flags=no-writes
 local kind = redis.call('TYPE', KEYS[1]).ok
 local memory = redis.pcall('MEMORY', 'USAGE', KEYS[1])
 if type(memory) ~= 'number' then memory = 0 end
@@ -74,7 +74,7 @@ return found`)
 
 // Peek looks at what is stored under a full key. Nothing is changed, and no copy is kept or tracked.
 func (e *Eraser) Peek(ctx context.Context, fullKey string) (Entry, error) {
-	answer, err := peek.Exec(ctx, e.client, []string{fullKey}, []string{strconv.Itoa(headLimit), strconv.Itoa(maxFields)}).ToArray()
+	answer, err := peek.run(ctx, e.topology, fullKey, strconv.Itoa(headLimit), strconv.Itoa(maxFields)).ToArray()
 	if err != nil {
 		return Entry{}, fmt.Errorf("look at %q: %w", fullKey, readRight(err))
 	}

@@ -15,10 +15,12 @@ import (
 
 // A Server is what Valkey says of itself, and what it lets its user do.
 type Server struct {
-	Product string // "valkey" or "redis"
-	Version string
-	Role    string // "master" or "slave"
-	Cluster bool
+	Address  string // host:port
+	Expected string // what the options say that it is part of: "server", "sentinel", "cluster"
+	Product  string // "valkey" or "redis"
+	Version  string
+	Role     string // "master" or "slave"
+	Cluster  bool
 
 	MaxMemory, UsedMemory int64  // bytes; MaxMemory 0 is no limit
 	Policy                string // maxmemory-policy
@@ -35,12 +37,31 @@ type Server struct {
 	DeniedReader []string
 }
 
-// Examine asks the server about itself and tries every command that Walkey needs, on keys of Walkey's own that last for
-// a moment. The given full keys and patterns are left as they are.
-func (e *Eraser) Examine(ctx context.Context, keys, patterns []string) (Server, error) {
-	var s Server
+// Examine asks every primary about itself and tries every command that Walkey needs, on keys of Walkey's own that last for
+// a moment. Of keys it only looks at the given full keys and patterns, as far as a name that no program uses can tell.
+func (e *Eraser) Examine(ctx context.Context, keys, patterns []string) ([]Server, error) {
+	if err := e.topology.refresh(ctx); err != nil {
+		return nil, fmt.Errorf("ask who serves what: %w", err)
+	}
+	nodes := e.topology.present.Load().nodes
+	servers := make([]Server, len(nodes))
+	index := make(map[*node]int, len(nodes))
+	for i, n := range nodes {
+		index[n] = i
+	}
+	err := e.everywhere(nodes, func(n *node) (err error) {
+		servers[index[n]], err = e.examine(ctx, n, keys, patterns)
+		return err
+	})
+	return servers, err
+}
+
+// examine is Examine for one primary.
+func (e *Eraser) examine(ctx context.Context, n *node, keys, patterns []string) (Server, error) {
+	s := Server{Address: n.address, Expected: [...]string{oneServer: "server", bySentinel: "sentinel", inCluster: "cluster"}[e.topology.kind]}
+	client := n.writer
 	began := time.Now()
-	clock, err := e.client.Do(ctx, e.client.B().Time().Build()).AsStrSlice()
+	clock, err := client.Do(ctx, client.B().Time().Build()).AsStrSlice()
 	took := time.Since(began)
 	switch {
 	case denied(err):
@@ -54,7 +75,7 @@ func (e *Eraser) Examine(ctx context.Context, keys, patterns []string) (Server, 
 		}
 		s.Skew, s.SkewErr = now.Sub(began.Add(took/2)), took/2
 	}
-	text, err := e.client.Do(ctx, e.client.B().Arbitrary("INFO").Build()).ToString()
+	text, err := client.Do(ctx, client.B().Arbitrary("INFO").Build()).ToString()
 	switch {
 	case denied(err):
 		s.Denied = append(s.Denied, "INFO")
@@ -65,21 +86,21 @@ func (e *Eraser) Examine(ctx context.Context, keys, patterns []string) (Server, 
 	}
 	s.TrackedLimit = -1
 	// CONFIG and ACL are not needed for anything else, so a user without them is fine.
-	if config, err := e.client.Do(ctx, e.client.B().ConfigGet().Parameter("tracking-table-max-keys").Build()).AsStrMap(); err == nil {
+	if config, err := client.Do(ctx, client.B().ConfigGet().Parameter("tracking-table-max-keys").Build()).AsStrMap(); err == nil {
 		s.TrackedLimit, _ = strconv.ParseInt(config["tracking-table-max-keys"], 10, 64) // 0 for what is no number
 	}
-	if user, err := e.client.Do(ctx, e.client.B().AclWhoami().Build()).ToString(); err == nil {
+	if user, err := client.Do(ctx, client.B().AclWhoami().Build()).ToString(); err == nil {
 		s.User = user
 	}
-	refused, err := e.tryCommands(ctx)
+	refused, err := e.tryCommands(ctx, client)
 	if err != nil {
 		return s, err
 	}
 	s.Denied = append(s.Denied, refused...)
-	if s.DeniedReader, err = e.tryReadersCommands(ctx); err != nil {
+	if s.DeniedReader, err = e.tryReadersCommands(ctx, client); err != nil {
 		return s, err
 	}
-	refused, err = e.tryKeys(ctx, keys, patterns)
+	refused, err = e.tryKeys(ctx, client, keys, patterns)
 	s.Denied = append(s.Denied, refused...)
 	return s, err
 }
@@ -115,22 +136,37 @@ func serverTime(answer []string) (time.Time, error) {
 const moment = "10000" // ms
 
 // tryCommands uses each command of the eraser once and gives those that were denied.
-func (e *Eraser) tryCommands(ctx context.Context) ([]string, error) {
+func (e *Eraser) tryCommands(ctx context.Context, client rueidis.Client) ([]string, error) {
 	own := FullKey(e.prefix, "walkey:doctor:"+rand.Text())
-	return e.try(ctx, [][]string{
+	commands := [][]string{
 		{"SET", own, "1", "PX", moment},
 		{"GET", own},
 		{"UNLINK", own},
 		{"SCAN", "0", "MATCH", own, "COUNT", "1"},
 		{"EVAL", "return 1", "0"},
 		{"EVALSHA", strings.Repeat("0", 40), "0"}, // unknown, which is an answer too
-	}, func(command []string) string { return command[0] })
+	}
+	switch e.topology.kind {
+	case inCluster:
+		commands = append(commands, []string{"CLUSTER", "NODES"}, []string{"CLUSTER", "SLOTS"}, []string{"ASKING"}, []string{"ROLE"})
+	case bySentinel:
+		commands = append(commands, []string{"ROLE"})
+	}
+	return try(ctx, client, commands, commandName)
+}
+
+// commandName is a command as it is granted.
+func commandName(command []string) string {
+	if command[0] == "CLIENT" || command[0] == "CLUSTER" {
+		return command[0] + " " + command[1]
+	}
+	return command[0]
 }
 
 // tryReadersCommands does the same for what only a Cache uses.
-func (e *Eraser) tryReadersCommands(ctx context.Context) ([]string, error) {
+func (e *Eraser) tryReadersCommands(ctx context.Context, client rueidis.Client) ([]string, error) {
 	hash := FullKey(e.prefix, "walkey:doctor:"+rand.Text()+":hash")
-	return e.try(ctx, [][]string{
+	return try(ctx, client, [][]string{
 		{"HSET", hash, "field", "1"},
 		{"PEXPIRE", hash, moment},
 		{"PTTL", hash},
@@ -139,21 +175,16 @@ func (e *Eraser) tryReadersCommands(ctx context.Context) ([]string, error) {
 		{"HDEL", hash, "field"},
 		{"CLIENT", "TRACKING", "OFF"},
 		{"CLIENT", "CACHING", "YES"}, // an error without tracking, which is an answer too
-	}, func(command []string) string {
-		if command[0] == "CLIENT" {
-			return command[0] + " " + command[1]
-		}
-		return command[0]
-	})
+	}, commandName)
 }
 
 // tryKeys looks whether the user may write, and so delete, the keys that the rules delete. NX and XX exclude each other:
 // once Valkey has allowed the command on the key, it refuses it as nonsense and has touched nothing.
-func (e *Eraser) tryKeys(ctx context.Context, keys, patterns []string) ([]string, error) {
+func (e *Eraser) tryKeys(ctx context.Context, client rueidis.Client, keys, patterns []string) ([]string, error) {
 	var refused []string
 	for _, key := range slices.Concat(keys, patterns) {
 		name := strings.NewReplacer(`\`, "", "*", "walkey-doctor").Replace(key)
-		denials, err := e.try(ctx, [][]string{{"SET", name, "", "NX", "XX"}}, func([]string) string { return "key " + key })
+		denials, err := try(ctx, client, [][]string{{"SET", name, "", "NX", "XX"}}, func([]string) string { return "key " + key })
 		refused = append(refused, denials...)
 		if err != nil {
 			return refused, err
@@ -163,10 +194,10 @@ func (e *Eraser) tryKeys(ctx context.Context, keys, patterns []string) ([]string
 }
 
 // try runs commands and gives the names of those that the ACL denies. What a command answers else does not matter.
-func (e *Eraser) try(ctx context.Context, commands [][]string, name func([]string) string) ([]string, error) {
+func try(ctx context.Context, client rueidis.Client, commands [][]string, name func([]string) string) ([]string, error) {
 	var refused []string
 	for _, command := range commands {
-		err := e.client.Do(ctx, e.client.B().Arbitrary(command...).Build()).Error()
+		err := client.Do(ctx, client.B().Arbitrary(command...).Build()).Error()
 		if _, answered := rueidis.IsRedisErr(err); err != nil && !answered && !rueidis.IsRedisNil(err) {
 			return refused, fmt.Errorf("try %s on Valkey: %w", name(command), err)
 		}

@@ -10,10 +10,7 @@ func TestExamine(t *testing.T) {
 	t.Parallel()
 	b := setup(t, "maxmemory=64mb", "maxmemory-policy=volatile-lru", "tracking-table-max-keys=1234")
 	b.must("SET", "p:constant", "kept")
-	s, err := b.eraser.Examine(t.Context(), []string{"p:constant"}, []string{"p:material:*", "other:*"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := examineOne(t, b.eraser, []string{"p:constant"}, []string{"p:material:*", "other:*"})
 	if s.Product == "" || s.Version == "" || s.Role != "master" || s.Cluster || s.MaxMemory != 64<<20 || s.UsedMemory == 0 ||
 		s.Policy != "volatile-lru" || s.TrackedLimit != 1234 || s.User != "default" || len(s.Denied) != 0 {
 		t.Errorf("%+v", s)
@@ -35,10 +32,7 @@ func TestExamineWithoutRights(t *testing.T) {
 	b := setup(t)
 	b.must("ACL", "SETUSER", "weak", "on", ">secret", "~p:*", "+@all", "-unlink", "-scan", "-info", "-client|tracking", "-time", "-config", "-acl")
 	e := b.openEraser(func(o *Options) { o.Username, o.Password = "weak", "secret" })
-	s, err := e.Examine(t.Context(), []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := examineOne(t, e, []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"})
 	if diff := cmp.Diff([]string{"TIME", "INFO", "UNLINK", "SCAN", "key raw", "key other:*"}, s.Denied); diff != "" {
 		t.Errorf("denied (-want +got):\n%s", diff)
 	}
@@ -49,14 +43,24 @@ func TestExamineWithoutRights(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	b.must("ACL", "SETUSER", "weak", "+time", "+info", "+unlink", "+scan", "+client|tracking", "~raw", "~other:*")
-	if s, err = e.Examine(t.Context(), []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"}); err != nil || len(s.Denied)+len(s.DeniedReader) > 0 {
-		t.Errorf("after the grants: %q, %q, %v", s.Denied, s.DeniedReader, err)
+	if s := examineOne(t, e, []string{"p:constant", "raw"}, []string{"p:material:*", "other:*"}); len(s.Denied)+len(s.DeniedReader) > 0 {
+		t.Errorf("after the grants: %q, %q", s.Denied, s.DeniedReader)
 	}
 	// Writing is all that it takes to delete.
 	b.must("ACL", "SETUSER", "weak", "resetkeys", "~p:walkey:*", "%W~p:*")
-	if s, err = e.Examine(t.Context(), []string{"p:constant"}, []string{"p:material:*"}); err != nil || len(s.Denied) > 0 {
-		t.Errorf("with the right to write: %q, %v", s.Denied, err)
+	if s := examineOne(t, e, []string{"p:constant"}, []string{"p:material:*"}); len(s.Denied) > 0 {
+		t.Errorf("with the right to write: %q", s.Denied)
 	}
+}
+
+// examineOne examines the only primary.
+func examineOne(t *testing.T, e *Eraser, keys, patterns []string) Server {
+	t.Helper()
+	servers, err := e.Examine(t.Context(), keys, patterns)
+	if err != nil || len(servers) != 1 {
+		t.Fatalf("%+v, %v", servers, err)
+	}
+	return servers[0]
 }
 
 func TestExamineWithoutServer(t *testing.T) {

@@ -24,15 +24,17 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 	now := begun
 	var seen sight
 	for round := 1; ; round++ {
-		t := c.guard.current(now)
+		place := c.at(at)
+		g := place.node.guard
+		t := place.trust(now)
 		if t == nil {
-			return c.without(ctx, at, load, c.guard.bypass(), sinceCall)
+			return c.without(ctx, at, load, g.bypass(), sinceCall)
 		}
-		c.look(c.callContext(t, now), at, &seen)
+		c.look(c.callContext(t, now), place.node, at, &seen)
 		now = c.now()
 		switch seen.state {
 		case seenValue:
-			if !c.guard.holds(t, now) {
+			if !g.holds(t, now) {
 				continue // it may be old
 			}
 			if seen.local {
@@ -42,7 +44,7 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 			c.counts.hitsValkey.Add(1)
 			return seen.value, HitValkey, nil
 		case seenLease:
-			if !c.guard.holds(t, now) {
+			if !g.holds(t, now) {
 				continue // neither may the load under it be shared
 			}
 		case seenFailure:
@@ -58,7 +60,7 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 			// So much changes here that there is nothing to wait for.
 			return c.loadAlone(ctx, at, load)
 		}
-		f, caused := c.board(ctx, at, seen.stored, ttl, load, t.epoch)
+		f, caused := c.board(ctx, at, seen.stored, ttl, load, g, t.epoch)
 		if f == nil {
 			return Value{}, MissRefused, ErrClosed
 		}

@@ -29,6 +29,7 @@ type flight struct {
 	load Loader
 	ctx  context.Context // of the request that caused it, for its values
 
+	guard *guard // of who served the address when that request looked
 	epoch uint64 // of the trust of that request: what is loaded is stored only if everything that was known still holds
 
 	loaded chan struct{} // closed when the fields below are set
@@ -66,9 +67,9 @@ type permit struct {
 }
 
 // board finds the flight for a request that has read lease under an address, or nothing (an empty lease). caused says that
-// the request has begun the flight. There is no flight when the cache is closed. epoch is that of the trust by which the request
-// has looked.
-func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, load Loader, epoch uint64) (f *flight, caused bool) {
+// the request has begun the flight. There is no flight when the cache is closed. g and epoch are those of the trust by which the
+// request has looked.
+func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, load Loader, g *guard, epoch uint64) (f *flight, caused bool) {
 	fs := &c.flights
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -84,7 +85,7 @@ func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, lo
 		return nil, false
 	}
 	f = &flight{
-		at: at, ttl: ttl, load: load, ctx: ctx, epoch: epoch,
+		at: at, ttl: ttl, load: load, ctx: ctx, guard: g, epoch: epoch,
 		loaded: make(chan struct{}), over: make(chan struct{}),
 	}
 	fs.gathering[at] = f
@@ -165,17 +166,18 @@ func (c *Cache) fly(f *flight) {
 			if !old {
 				lease = seen.stored
 			}
-			again, last = c.awaitPush(push, old, patience.C)
+			again, last = c.awaitPush(c.at(f.at).node, push, old, patience.C)
 		}
 	}
 }
 
-// awaitPush waits for a change of the key, or without pushes for a moment. It says whether the time for that went by, and whether all patience is at an end.
-func (c *Cache) awaitPush(push *waiter, onItsWay bool, patience <-chan time.Time) (late, last bool) {
+// awaitPush waits for a change of the key, or without pushes for a moment. It says whether the time for that went by, and whether
+// all patience is at an end.
+func (c *Cache) awaitPush(n *node, push *waiter, onItsWay bool, patience <-chan time.Time) (late, last bool) {
 	c.counts.waits.Add(1)
 	var soon <-chan time.Time
 	switch {
-	case !c.reader.tracks():
+	case !n.reader.tracks():
 		timer := time.NewTimer(lookAgainLease)
 		defer timer.Stop()
 		soon = timer.C
@@ -250,7 +252,7 @@ func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 	}
 	ctx, cancel := context.WithTimeout(c.writing, writeTimeout)
 	defer cancel()
-	if storable && !c.guard.stands(f.epoch) {
+	if storable && !f.guard.stands(f.epoch) {
 		c.counts.fillsRefused.Add(1)
 		storable = false // it may have been loaded from another server: see Doubt
 	}

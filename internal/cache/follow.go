@@ -13,49 +13,82 @@ const (
 	readTimeout = 300 * time.Millisecond // of one reading
 )
 
-// follow reads the heartbeat until the cache closes, one reading after the other, on the connection of the reads.
-func (c *Cache) follow() {
-	ticker := time.NewTicker(readEvery)
-	defer ticker.Stop()
-	for {
-		c.readHeartbeat()
-		now := c.now()
-		c.guard.tell(now)
-		c.kept.expire(now)
-		select {
-		case <-ticker.C:
-		case <-c.life.Done():
-			return
+// follow begins to read the heartbeat of a primary, until it is none any more or the cache closes: one reading after the
+// other, on the connection of the reads.
+func (c *Cache) follow(n *node) {
+	var life context.Context
+	life, n.stop = context.WithCancel(c.life)
+	c.following.Go(func() {
+		ticker := time.NewTicker(readEvery)
+		defer ticker.Stop()
+		for {
+			c.readHeartbeat(life, n)
+			now := c.now()
+			n.guard.tell(now)
+			c.kept.expire(now)
+			select {
+			case <-ticker.C:
+			case <-life.Done():
+				n.guard.revoke() // requests that have it from an old layout
+				return
+			}
 		}
+	})
+}
+
+func (c *Cache) readHeartbeat(life context.Context, n *node) {
+	ctx, cancel := context.WithTimeout(life, readTimeout)
+	defer cancel()
+	epoch, issued := n.guard.reading(), c.now()
+	names := n.names.Load()
+	// Plain GETs, which no local copy answers, each for one key. The progress is read on the way: who asks for it knows
+	// then without asking Valkey.
+	reader := n.reader.client()
+	b := reader.B()
+	commands := append(make(rueidis.Commands, 0, 3), b.Get().Key(names.heartbeat).Build(), b.Get().Key(names.progress).Build())
+	if c.topology.kind == bySentinel {
+		// A server that was demoted goes on to answer, and what it copies from the new primary holds the new heartbeat.
+		commands = append(commands, b.Role().Build())
+	}
+	replies := reader.DoMulti(ctx, commands...)
+	value, err := replies[0].ToString()
+	if errors.Is(err, rueidis.ErrNoCache) {
+		n.reader.goWithoutTracking(err)
+	}
+	switch {
+	case elsewhere(err): // it is none of the primaries, or not that of its state's slot
+		n.guard.sawNone(epoch)
+		c.topology.nudge()
+		return
+	case rueidis.IsRedisNil(err):
+		n.guard.sawNone(epoch)
+		return
+	case err != nil:
+		n.guard.failed(epoch)
+		c.topology.nudge()
+		return
+	}
+	number, origin, ok := parseBeat(value)
+	if len(replies) > 2 && !isPrimary(replies[2]) {
+		ok = false
+		c.topology.nudge()
+	}
+	if !ok {
+		n.guard.sawNone(epoch)
+		return
+	}
+	n.guard.saw(epoch, issued, c.now(), number, origin)
+	if value, err := replies[1].ToString(); err == nil {
+		n.reached.saw(epoch, parseProgress(value))
 	}
 }
 
-func (c *Cache) readHeartbeat() {
-	ctx, cancel := context.WithTimeout(c.life, readTimeout)
-	defer cancel()
-	epoch, issued := c.guard.reading(), c.now()
-	// Plain GETs, which no local copy answers, each for one key. The progress is read on the way: who asks for it knows
-	// then without asking Valkey.
-	reader := c.reader.client()
-	replies := reader.DoMulti(ctx, reader.B().Get().Key(c.heartbeat).Build(), reader.B().Get().Key(c.progress).Build())
-	value, err := replies[0].ToString()
-	if errors.Is(err, rueidis.ErrNoCache) {
-		c.reader.goWithoutTracking(err)
+// isPrimary reads the answer to ROLE.
+func isPrimary(reply rueidis.RedisResult) bool {
+	parts, err := reply.ToArray()
+	if err != nil || len(parts) == 0 {
+		return false
 	}
-	switch {
-	case rueidis.IsRedisNil(err):
-		c.guard.sawNone(epoch)
-	case err != nil:
-		c.guard.failed(epoch)
-	default:
-		number, origin, ok := parseBeat(value)
-		if !ok {
-			c.guard.sawNone(epoch)
-			return
-		}
-		c.guard.saw(epoch, issued, c.now(), number, origin)
-		if value, err := replies[1].ToString(); err == nil {
-			c.reached.saw(epoch, parseProgress(value))
-		}
-	}
+	role, err := parts[0].ToString()
+	return err == nil && role == "master"
 }

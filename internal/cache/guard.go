@@ -55,6 +55,14 @@ func (g *guard) current(now time.Duration) *trust {
 	return nil
 }
 
+// trust gives the trust that holds at now for what is read where it is served, or nil.
+func (s *serving) trust(now time.Duration) *trust {
+	if t := s.node.guard.trust.Load(); t != nil && now < t.until && t.until >= s.from {
+		return t
+	}
+	return nil
+}
+
 // holds says, when a read that began under t is over, whether its answer may be served. A renewal of trust in between is
 // no excuse: the read may have been before it.
 func (g *guard) holds(t *trust, now time.Duration) bool {

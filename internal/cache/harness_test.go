@@ -40,7 +40,7 @@ func setup(t testing.TB, settings ...string) *bundle {
 		Logger: zaptest.NewLogger(t, zaptest.WrapOptions()),
 	}
 	b.eraser = b.openEraser()
-	raw, err := rueidis.NewClient(writerOptions(b.options))
+	raw, err := rueidis.NewClient(writerOptions(b.options, b.valkey.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,6 +48,9 @@ func setup(t testing.TB, settings ...string) *bundle {
 	b.raw = raw
 	return b
 }
+
+// only is the primary where there is one.
+func (c *Cache) only() *node { return c.topology.present.Load().nodes[0] }
 
 func (b *bundle) openEraser(change ...func(*Options)) *Eraser {
 	b.t.Helper()

@@ -21,6 +21,7 @@ type keptValues struct {
 type keptValue struct {
 	at    Address
 	begun time.Duration // never after its load began
+	guard *guard        // of who served the address
 	won   uint64        // guard.won when it was asked for
 	size  int
 	loading
@@ -55,14 +56,15 @@ func (c *Cache) keep(ctx context.Context, at Address, load Loader) (k *keptValue
 	s := &c.kept
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, won := c.now(), c.guard.won.Load()
-	if k := s.byAt[at]; k != nil && k.won == won && now-k.begun <= s.max {
+	now, g := c.now(), c.at(at).node.guard
+	won := g.won.Load()
+	if k := s.byAt[at]; k != nil && k.guard == g && k.won == won && now-k.begun <= s.max {
 		return k, false
 	}
 	if !c.begin() {
 		return nil, false
 	}
-	k = &keptValue{at: at, begun: now, won: won, loading: loading{ctx: ctx, load: load, done: make(chan struct{})}}
+	k = &keptValue{at: at, begun: now, guard: g, won: won, loading: loading{ctx: ctx, load: load, done: make(chan struct{})}}
 	s.byAt[at] = k // what was there goes with its turn in order
 	go func() {
 		defer c.loads.Done()

@@ -11,12 +11,13 @@ import (
 func bare() *Cache {
 	c := &Cache{
 		start:   time.Now(),
-		guard:   newTestGuard(),
 		tokens:  newTokens(false),
 		kept:    keptValues{max: time.Hour, limit: 100_000, byAt: make(map[Address]*keptValue)},
 		singles: singles{byAt: make(map[Address]*single)},
 		life:    context.Background(),
 	}
+	c.topology = newTopology(Options{}, c.now)
+	c.topology.present.Store(whole(&node{guard: newTestGuard()}, 0))
 	return c
 }
 
@@ -87,7 +88,7 @@ func TestWithoutTrustAnOldLoadIsNotShared(t *testing.T) {
 func TestWhatAFailedCallHasLoadedIsNotUsedAfterValkeyIsBack(t *testing.T) {
 	t.Parallel()
 	c := bare()
-	c.guard.max = time.Hour
+	c.only().guard.max = time.Hour
 	at := c.At("k")
 	s := newSource("first")
 	step := func(want string) {
@@ -97,18 +98,18 @@ func TestWhatAFailedCallHasLoadedIsNotUsedAfterValkeyIsBack(t *testing.T) {
 			t.Errorf("%q %s %v, want %q", value.body, outcome, err, want)
 		}
 	}
-	epoch := c.guard.reading()
+	epoch := c.only().guard.reading()
 	for n := range uint64(3) {
-		c.guard.saw(epoch, c.now(), c.now(), 100+n, 100)
+		c.only().guard.saw(epoch, c.now(), c.now(), 100+n, 100)
 	}
-	if c.guard.current(c.now()) == nil {
+	if c.only().guard.current(c.now()) == nil {
 		t.Fatal("there is no trust")
 	}
-	c.guard.failed(epoch)
+	c.only().guard.failed(epoch)
 	step("first")
 	s.set("second")
 	step("first") // Valkey still does not answer
-	c.guard.saw(epoch, c.now(), c.now(), 102, 100)
+	c.only().guard.saw(epoch, c.now(), c.now(), 102, 100)
 	step("second")
 }
 

@@ -93,8 +93,8 @@ func (c *Cache) take(ctx context.Context, at Address, fill fillID, ttl TTL) (fou
 		return c.takeField(ctx, at, token, ttl)
 	}
 	lease = string(leaseKind) + token
-	stored, err := c.writer.Do(ctx, c.writer.B().Set().Key(at.key).Value(lease).Nx().Get().
-		PxMilliseconds(leaseTime.Milliseconds()).Build()).ToString()
+	stored, err := c.topology.send(ctx, at.key, "SET", at.key, lease, "NX", "GET",
+		"PX", strconv.FormatInt(leaseTime.Milliseconds(), 10)).ToString()
 	switch {
 	case rueidis.IsRedisNil(err):
 		return heldByUs, lease, nil
@@ -108,7 +108,7 @@ func (c *Cache) take(ctx context.Context, at Address, fill fillID, ttl TTL) (fou
 
 // A lease whose end is past is taken over, and so is what looks like a lease and has no end, or one so far off that the
 // server's clock must have been set back meanwhile.
-var takeField = rueidis.NewLuaScript(`
+var takeField = newScript(`
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -125,12 +125,13 @@ if redis.call('PTTL', KEYS[1]) == -1 then redis.call('PEXPIRE', KEYS[1], ARGV[4]
 return {0, lease}`)
 
 func (c *Cache) takeField(ctx context.Context, at Address, token string, ttl TTL) (found held, lease string, err error) {
-	answer, err := takeField.Exec(ctx, c.writer, []string{at.key}, []string{
+	answer, err := takeField.run(
+		ctx, c.topology, at.key,
 		at.field, token,
 		strconv.FormatInt(leaseTime.Milliseconds(), 10),
 		strconv.FormatInt(ttl.milliseconds(c.defaultTTL), 10),
 		strconv.Itoa(maxFields),
-	}).ToArray()
+	).ToArray()
 	if err != nil {
 		return 0, "", err
 	}
@@ -146,19 +147,19 @@ func (c *Cache) takeField(ctx context.Context, at Address, token string, ttl TTL
 }
 
 var (
-	storeString = rueidis.NewLuaScript(`
+	storeString = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1`)
-	storeField = rueidis.NewLuaScript(`
+	storeField = newScript(`
 if redis.call('HGET', KEYS[1], ARGV[4]) ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[4], ARGV[2])
 if redis.call('PTTL', KEYS[1]) == -1 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1`)
-	removeString = rueidis.NewLuaScript(`
+	removeString = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])`)
-	removeField = rueidis.NewLuaScript(`
+	removeField = newScript(`
 if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[1] then return 0 end
 return redis.call('HDEL', KEYS[1], ARGV[2])`)
 )
@@ -166,21 +167,21 @@ return redis.call('HDEL', KEYS[1], ARGV[2])`)
 // store puts a value in the place of the lease, if the lease is still there.
 func (c *Cache) store(ctx context.Context, at Address, lease string, stored []byte, ttl TTL) (bool, error) {
 	args := []string{lease, rueidis.BinaryString(stored), strconv.FormatInt(ttl.milliseconds(c.defaultTTL), 10)}
-	script := storeString
+	put := storeString
 	if at.isField {
-		script = storeField
+		put = storeField
 		args = append(args, at.field)
 	}
-	n, err := script.Exec(ctx, c.writer, []string{at.key}, args).AsInt64()
+	n, err := put.run(ctx, c.topology, at.key, args...).AsInt64()
 	return n == 1, err
 }
 
 // remove deletes an address that still holds exactly this: a lease that is not needed, or something malformed.
 func (c *Cache) remove(ctx context.Context, at Address, stored string) error {
-	script, args := removeString, []string{stored}
+	remove, args := removeString, []string{stored}
 	if at.isField {
-		script = removeField
+		remove = removeField
 		args = append(args, at.field)
 	}
-	return script.Exec(ctx, c.writer, []string{at.key}, args).Error()
+	return remove.run(ctx, c.topology, at.key, args...).Error()
 }

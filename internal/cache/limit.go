@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/redis/rueidis"
 )
 
 // limitKeys are Walkey's own, so that a flush lifts no limit.
@@ -21,7 +19,7 @@ type Limit struct {
 
 // The generic cell rate algorithm: the key holds the time at which all that has happened would have happened at the even
 // pace. It lives no longer than that, so what is not used takes no room. By the server's clock, in microseconds.
-var takeFromLimit = rueidis.NewLuaScript(`
+var takeFromLimit = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local every, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -36,13 +34,14 @@ return '0'`)
 // Take counts one thing under a name against a limit that all processes share. Is the limit reached, nothing is counted
 // and wait says how long until it is not. The error is ErrUnavailable: the caller decides what to do without a limit.
 func (c *Cache) Take(ctx context.Context, name string, l Limit) (wait time.Duration, err error) {
-	if c.guard.down.Load() {
+	key := FullKey(c.prefix, limitKeys+name)
+	if c.away(key) {
 		return 0, fmt.Errorf("take from a limit: %w", ErrUnavailable)
 	}
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
-	args := []string{strconv.FormatInt(l.Every.Microseconds(), 10), strconv.Itoa(l.Burst)}
-	micros, err := takeFromLimit.Exec(ctx, c.writer, []string{FullKey(c.prefix, limitKeys+name)}, args).AsInt64()
+	every, burst := strconv.FormatInt(l.Every.Microseconds(), 10), strconv.Itoa(l.Burst)
+	micros, err := takeFromLimit.run(ctx, c.topology, key, every, burst).AsInt64()
 	if err != nil {
 		return 0, fmt.Errorf("take from a limit: %w", errors.Join(ErrUnavailable, err))
 	}
@@ -51,7 +50,8 @@ func (c *Cache) Take(ctx context.Context, name string, l Limit) (wait time.Durat
 
 // Forgive forgets what was counted under a name.
 func (c *Cache) Forgive(ctx context.Context, name string) error {
-	if _, err := c.ask(ctx, c.writer.B().Unlink().Key(FullKey(c.prefix, limitKeys+name)).Build()); err != nil {
+	key := FullKey(c.prefix, limitKeys+name)
+	if _, err := c.ask(ctx, key, []string{"UNLINK", key}); err != nil {
 		return fmt.Errorf("forget a limit: %w", err)
 	}
 	return nil

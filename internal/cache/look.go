@@ -32,10 +32,10 @@ const (
 
 // look reads an address into s: from memory, else from Valkey. Nothing of ours is allocated when it is in memory, and
 // nothing as large as a sight is copied.
-func (c *Cache) look(ctx context.Context, at Address, s *sight) {
+func (c *Cache) look(ctx context.Context, n *node, at Address, s *sight) {
 	*s = sight{}
 	var reply rueidis.RedisResult
-	reader := c.reader.client()
+	reader := n.reader.client()
 	if at.isField {
 		reply = reader.DoCache(ctx, reader.B().Hget().Key(at.key).Field(at.field).Cache().ToStaticTTL(), clientTTL)
 	} else {
@@ -52,6 +52,9 @@ func (c *Cache) look(ctx context.Context, at Address, s *sight) {
 	}
 	if err != nil {
 		s.state, s.err = seenFailure, err
+		if elsewhere(err) {
+			c.topology.nudge()
+		}
 		return
 	}
 	if len(stored) > 0 && stored[0] == leaseKind && isLease(stored, at) {
@@ -77,10 +80,11 @@ func (c *Cache) callContext(t *trust, now time.Duration) context.Context {
 // lookNow is look for a flight, which has no trust of its own. It fails at once while Valkey is not to be asked.
 func (c *Cache) lookNow(at Address) (s sight) {
 	now := c.now()
-	t := c.guard.current(now)
+	place := c.at(at)
+	t := place.trust(now)
 	if t == nil {
 		return sight{state: seenFailure, err: context.Canceled}
 	}
-	c.look(c.callContext(t, now), at, &s)
+	c.look(c.callContext(t, now), place.node, at, &s)
 	return s
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,11 +14,14 @@ import (
 
 // Options says where Valkey is and how values are kept. An Eraser uses the connection and Prefix alone.
 type Options struct {
-	Host     string // Valkey's host
-	Port     int
-	Username string // ACL user; empty is Valkey's default user
-	Password string
-	TLS      *tls.Config // nil is plain TCP
+	Host string // Valkey's host
+	Port int
+	// Addrs replaces Host and Port: some nodes of a Valkey Cluster, host:port, or with SentinelMaster some sentinels.
+	Addrs          []string
+	SentinelMaster string // what the sentinels call the primary
+	Username       string // ACL user; empty is Valkey's default user
+	Password       string
+	TLS            *tls.Config // nil is plain TCP
 
 	Prefix       string        // the first part of every key: PREFIX:key
 	DefaultTTL   time.Duration // the meaning of Default; 300 s when zero
@@ -34,6 +39,7 @@ type Options struct {
 type Switches struct {
 	NoTokenPerLoad bool // one lease token for the whole process, so that its late loads are stored
 	NoHeartbeat    bool // trust without proof
+	NoReplay       bool // believe a new primary to have every delete that the former one acknowledged
 }
 
 const (
@@ -61,11 +67,22 @@ func (o Options) complete() (Options, error) {
 		o.Logger = zap.NewNop()
 	}
 	var wrong []error
-	if o.Host == "" {
+	for _, address := range o.Addrs {
+		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+			wrong = append(wrong, fmt.Errorf("the address %q of Valkey is not host:port", address))
+		}
+	}
+	if o.SentinelMaster != "" && len(o.Addrs) == 0 {
+		wrong = append(wrong, fmt.Errorf("no address of a sentinel is given that knows %q", o.SentinelMaster))
+	}
+	if len(o.Addrs) == 0 && o.Host == "" {
 		wrong = append(wrong, errors.New("the host of Valkey is empty"))
 	}
-	if o.Port < 1 || o.Port > 65535 {
+	if len(o.Addrs) == 0 && (o.Port < 1 || o.Port > 65535) {
 		wrong = append(wrong, fmt.Errorf("the port of Valkey is %d, not one of 1 to 65535", o.Port))
+	}
+	if o.kind() == inCluster && strings.ContainsAny(o.Prefix, "{}") {
+		wrong = append(wrong, fmt.Errorf("the key prefix %q has braces: in a cluster all keys would lie in one slot", o.Prefix))
 	}
 	if o.Prefix == "" || strings.ContainsAny(o.Prefix, " \r\n") {
 		wrong = append(wrong, fmt.Errorf("the key prefix %q is empty or has blanks", o.Prefix))
@@ -83,4 +100,23 @@ func (o Options) complete() (Options, error) {
 		wrong = append(wrong, fmt.Errorf("%d bytes for local copies are less than 1 MiB", o.LocalBytes))
 	}
 	return o, errors.Join(wrong...)
+}
+
+// kind says how Valkey is put together.
+func (o Options) kind() kind {
+	switch {
+	case len(o.Addrs) == 0:
+		return oneServer
+	case o.SentinelMaster != "":
+		return bySentinel
+	}
+	return inCluster
+}
+
+// addresses are those that are known beforehand.
+func (o Options) addresses() []string {
+	if len(o.Addrs) == 0 {
+		return []string{net.JoinHostPort(o.Host, strconv.Itoa(o.Port))}
+	}
+	return o.Addrs
 }

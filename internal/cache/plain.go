@@ -13,13 +13,14 @@ import (
 // reached or is not trusted.
 func (c *Cache) Get(at Address) (value Value, ok bool) {
 	now := c.now()
-	t := c.guard.current(now)
+	place := c.at(at)
+	t := place.trust(now)
 	if t == nil {
 		return Value{}, false
 	}
 	var seen sight
-	c.look(c.callContext(t, now), at, &seen)
-	if seen.state != seenValue || !c.guard.holds(t, c.now()) {
+	c.look(c.callContext(t, now), place.node, at, &seen)
+	if seen.state != seenValue || !place.node.guard.holds(t, c.now()) {
 		return Value{}, false
 	}
 	return seen.value, true
@@ -31,7 +32,7 @@ func (c *Cache) Has(at Address) bool {
 	return ok && !value.Absent()
 }
 
-var putField = rueidis.NewLuaScript(`
+var putField = newScript(`
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 if redis.call('PTTL', KEYS[1]) == -1 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1`)
@@ -48,9 +49,9 @@ func (c *Cache) Set(ctx context.Context, at Address, content Content, ttl TTL) e
 	life := ttl.milliseconds(c.defaultTTL)
 	var err error
 	if at.isField {
-		err = putField.Exec(ctx, c.writer, []string{at.key}, []string{at.field, stored, strconv.FormatInt(life, 10)}).Error()
+		err = putField.run(ctx, c.topology, at.key, at.field, stored, strconv.FormatInt(life, 10)).Error()
 	} else {
-		err = c.writer.Do(ctx, c.writer.B().Set().Key(at.key).Value(stored).PxMilliseconds(life).Build()).Error()
+		err = c.topology.send(ctx, at.key, "SET", at.key, stored, "PX", strconv.FormatInt(life, 10)).Error()
 	}
 	c.kept.drop(at)
 	if err != nil {
@@ -63,18 +64,16 @@ func (c *Cache) Set(ctx context.Context, at Address, content Content, ttl TTL) e
 func (c *Cache) Delete(ctx context.Context, addresses ...Address) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	commands := make(rueidis.Commands, 0, len(addresses))
 	for _, at := range addresses {
 		c.kept.drop(at)
-		if at.isField {
-			commands = append(commands, c.writer.B().Hdel().Key(at.key).Field(at.field).Build())
-		} else {
-			commands = append(commands, c.writer.B().Unlink().Key(at.key).Build())
-		}
 	}
-	for i, reply := range c.writer.DoMulti(ctx, commands...) {
-		if err := reply.Error(); err != nil {
-			return fmt.Errorf("delete %q: %w", addresses[i].key, err)
+	for _, at := range addresses {
+		words := []string{"UNLINK", at.key}
+		if at.isField {
+			words = []string{"HDEL", at.key, at.field}
+		}
+		if err := c.topology.send(ctx, at.key, words...).Error(); err != nil {
+			return fmt.Errorf("delete %q: %w", at.key, err)
 		}
 	}
 	return nil
@@ -83,7 +82,8 @@ func (c *Cache) Delete(ctx context.Context, addresses ...Address) error {
 // Clear deletes all keys under the cache's prefix but sessions and Walkey's own, and says how many there were.
 func (c *Cache) Clear(ctx context.Context) (existed int, err error) {
 	c.kept.clear()
-	return unlinkMatching(ctx, c.writer, c.prefix, GlobEscape(c.prefix)+":*", func(int) {})
+	e := Eraser{topology: c.topology, prefix: c.prefix}
+	return e.DeleteMatching(ctx, []string{GlobEscape(c.prefix) + ":*"})
 }
 
 // bound ends a call that the caller would let wait longer than Valkey may take.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/redis/rueidis"
 )
 
 // ErrProgressRefused says that progress is not the holder's any more. Nothing was written.
@@ -26,20 +24,32 @@ func parseProgress(value string) (position uint64) {
 	return position
 }
 
-var claimProgress = rueidis.NewLuaScript(`#!lua flags=allow-oom
-redis.call('SET', KEYS[1], '0:' .. ARGV[1])
+// In a cluster every primary has one of its own, and all say the same: it is written when the deletes have been answered by
+// all of them. Who reads it has seen the deletes of the primary that it is read from.
+
+var claimProgress = newScript(`#!lua flags=allow-oom
+redis.call('SET', KEYS[1], ARGV[2] .. ':' .. ARGV[1])
 return 1`)
 
 // ClaimProgress makes holder the one whose progress counts, and sets it to nothing: from then on progress of a former
 // holder that was held up on its way is refused.
 func (e *Eraser) ClaimProgress(ctx context.Context, holder string) error {
-	if err := claimProgress.Exec(ctx, e.client, []string{e.progress}, []string{holder}).Error(); err != nil {
+	err := e.everywhere(e.topology.present.Load().nodes, func(n *node) error { return e.claimProgressAt(ctx, n, holder, 0) })
+	if err != nil {
 		return fmt.Errorf("claim the progress: %w", err)
 	}
 	return nil
 }
 
-var setProgress = rueidis.NewLuaScript(`#!lua flags=allow-oom
+func (e *Eraser) claimProgressAt(ctx context.Context, n *node, holder string, position uint64) error {
+	err := claimProgress.at(ctx, n, n.names.Load().progress, holder, strconv.FormatUint(position, 10)).Error()
+	if err != nil && e.onTheWay(n, err) {
+		return nil
+	}
+	return err
+}
+
+var setProgress = newScript(`#!lua flags=allow-oom
 local value = redis.call('GET', KEYS[1])
 if not value then return 'there is none' end
 if string.match(value, '^%d+:(.*)$') ~= ARGV[2] then return 'it is ' .. value end
@@ -50,13 +60,35 @@ return 'OK'`)
 // have been answered, in the time of the holder or before. It says ErrProgressRefused, with the reason, when another has
 // claimed the progress or it was lost. Any other error leaves open whether it was written.
 func (e *Eraser) SetProgress(ctx context.Context, holder string, position uint64) error {
-	args := []string{strconv.FormatUint(position, 10), holder}
-	answer, err := setProgress.Exec(ctx, e.client, []string{e.progress}, args).ToString()
+	var nodes []*node
+	for _, n := range e.topology.present.Load().nodes {
+		e.mu.Lock()
+		claimed := e.claimed[n] == n.names.Load().heartbeat
+		e.mu.Unlock()
+		if claimed || !e.Mends() { // else Mend tells it
+			nodes = append(nodes, n)
+		}
+	}
+	err := e.everywhere(nodes, func(n *node) error {
+		answer, err := setProgress.at(ctx, n, n.names.Load().progress, strconv.FormatUint(position, 10), holder).ToString()
+		if err != nil {
+			if e.onTheWay(n, err) {
+				return nil
+			}
+			return err
+		}
+		if answer != "OK" {
+			return fmt.Errorf("%w: %s", ErrProgressRefused, answer)
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("write the progress: %w", err)
 	}
-	if answer != "OK" {
-		return fmt.Errorf("write the progress: %w: %s", ErrProgressRefused, answer)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.holder == holder {
+		e.position = max(e.position, position)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func openReader(o rueidis.ClientOption, log *zap.Logger) (*reader, error) {
 func (r *reader) client() rueidis.Client { return *r.present.Load() }
 
 // tracks says that Valkey pushes what changes, as far as is known.
-func (r *reader) tracks() bool { return !r.refused.Load() }
+func (r *reader) tracks() bool { return r == nil || !r.refused.Load() }
 
 // goWithoutTracking connects anew and asks for no pushes. Only the goroutine of follow calls it.
 func (r *reader) goWithoutTracking(refusal error) {

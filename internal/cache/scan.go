@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -16,9 +14,12 @@ import (
 // last that is given.
 func (e *Eraser) Scan(ctx context.Context, pattern string) iter.Seq2[[]string, error] {
 	return func(yield func([]string, error) bool) {
-		nodes := e.client.Nodes()
-		for _, name := range slices.Sorted(maps.Keys(nodes)) {
-			if !scanNode(ctx, nodes[name], pattern, yield) {
+		nodes := e.topology.present.Load().nodes
+		if len(nodes) == 0 {
+			yield(nil, fmt.Errorf("scan for %q: %w", pattern, errNoPrimary))
+		}
+		for _, n := range nodes {
+			if !scanNode(ctx, n.writer, pattern, yield) {
 				return
 			}
 		}
@@ -47,11 +48,26 @@ func scanNode(ctx context.Context, client rueidis.Client, pattern string, yield 
 // the type "none".
 func (e *Eraser) Outline(ctx context.Context, fullKeys []string) ([]Entry, error) {
 	const questions = 3
-	commands := make(rueidis.Commands, 0, questions*len(fullKeys))
-	for _, key := range fullKeys {
-		commands = append(commands, e.client.B().Type().Key(key).Build(), e.client.B().Pttl().Key(key).Build(), e.client.B().MemoryUsage().Key(key).Build())
+	l := e.topology.present.Load()
+	apart := make(map[*node][]int)
+	for i, key := range fullKeys {
+		n := l.at(slotOf(key)).node
+		apart[n] = append(apart[n], i)
 	}
-	replies := e.client.DoMulti(ctx, commands...)
+	replies := make([]rueidis.RedisResult, questions*len(fullKeys))
+	for n, indexes := range apart {
+		if n.writer == nil {
+			return nil, fmt.Errorf("ask for %q: %w", fullKeys[indexes[0]], errNoPrimary)
+		}
+		commands := make(rueidis.Commands, 0, questions*len(indexes))
+		for _, i := range indexes {
+			b, key := n.writer.B(), fullKeys[i]
+			commands = append(commands, b.Type().Key(key).Build(), b.Pttl().Key(key).Build(), b.MemoryUsage().Key(key).Build())
+		}
+		for at, reply := range n.writer.DoMulti(ctx, commands...) {
+			replies[questions*indexes[at/questions]+at%questions] = reply
+		}
+	}
 	entries := make([]Entry, 0, len(fullKeys))
 	for i, key := range fullKeys {
 		kind, err := replies[questions*i].ToString()

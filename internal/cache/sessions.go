@@ -48,8 +48,7 @@ func (s *Sessions) positionKey(token string) string { return s.key(token) + ":po
 // once a minute.
 func (s *Sessions) Find(ctx context.Context, token string, idle time.Duration) (data []byte, found bool, err error) {
 	key := s.key(token)
-	b := s.cache.writer.B()
-	replies, err := s.cache.ask(ctx, b.Get().Key(key).Build(), b.Pttl().Key(key).Build())
+	replies, err := s.cache.ask(ctx, key, []string{"GET", key}, []string{"PTTL", key})
 	if err != nil {
 		return nil, false, fmt.Errorf("read a session: %w", err)
 	}
@@ -63,7 +62,7 @@ func (s *Sessions) Find(ctx context.Context, token string, idle time.Duration) (
 	left, err := replies[1].AsInt64()
 	if err == nil && left >= 0 && time.Duration(left)*time.Millisecond < idle-touchEvery {
 		// It neither changes the data nor brings back what was deleted meanwhile. That it fails ends the session earlier.
-		_, _ = s.cache.ask(ctx, b.Pexpire().Key(key).Milliseconds(idle.Milliseconds()).Build())
+		_, _ = s.cache.ask(ctx, key, []string{"PEXPIRE", key, strconv.FormatInt(idle.Milliseconds(), 10)})
 	}
 	return []byte(text), true, nil
 }
@@ -71,8 +70,8 @@ func (s *Sessions) Find(ctx context.Context, token string, idle time.Duration) (
 // Commit stores a session until expiry, whatever is there.
 func (s *Sessions) Commit(ctx context.Context, token string, data []byte, expiry time.Time) error {
 	life := max(time.Until(expiry), time.Millisecond)
-	_, err := s.cache.ask(ctx, s.cache.writer.B().Set().Key(s.key(token)).Value(rueidis.BinaryString(data)).
-		PxMilliseconds(life.Milliseconds()).Build())
+	key := s.key(token)
+	_, err := s.cache.ask(ctx, key, []string{"SET", key, rueidis.BinaryString(data), "PX", strconv.FormatInt(life.Milliseconds(), 10)})
 	if err != nil {
 		return fmt.Errorf("store a session: %w", err)
 	}
@@ -81,15 +80,16 @@ func (s *Sessions) Commit(ctx context.Context, token string, data []byte, expiry
 
 // Delete ends a session, and forgets its position. That there is none is no error.
 func (s *Sessions) Delete(ctx context.Context, token string) error {
-	b := s.cache.writer.B()
-	if _, err := s.cache.ask(ctx, b.Unlink().Key(s.key(token)).Build(), b.Unlink().Key(s.positionKey(token)).Build()); err != nil {
-		return fmt.Errorf("delete a session: %w", err)
+	for _, key := range []string{s.key(token), s.positionKey(token)} {
+		if _, err := s.cache.ask(ctx, key, []string{"UNLINK", key}); err != nil {
+			return fmt.Errorf("delete a session: %w", err)
+		}
 	}
 	return nil
 }
 
 // Numbers of 16 hexadecimal digits compare as text; as Lua's numbers they would be rounded.
-var rememberPosition = rueidis.NewLuaScript(`
+var rememberPosition = newScript(`
 local known = redis.call('GET', KEYS[1])
 if known and known > ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -97,13 +97,14 @@ return 1`)
 
 // Remember keeps the highest position that it was given for the session, for as long as life after the last.
 func (s *Sessions) Remember(ctx context.Context, token string, position uint64, life time.Duration) error {
-	if s.cache.guard.down.Load() {
+	key := s.positionKey(token)
+	if s.cache.away(key) {
 		return fmt.Errorf("remember a position: %w", ErrUnavailable)
 	}
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
-	args := []string{fmt.Sprintf("%016x", position), strconv.FormatInt(life.Milliseconds(), 10)}
-	if err := rememberPosition.Exec(ctx, s.cache.writer, []string{s.positionKey(token)}, args).Error(); err != nil {
+	text, expiry := fmt.Sprintf("%016x", position), strconv.FormatInt(life.Milliseconds(), 10)
+	if err := rememberPosition.run(ctx, s.cache.topology, key, text, expiry).Error(); err != nil {
 		return fmt.Errorf("remember a position: %w", errors.Join(ErrUnavailable, err))
 	}
 	return nil
@@ -111,7 +112,8 @@ func (s *Sessions) Remember(ctx context.Context, token string, position uint64, 
 
 // Position gives the position that the session remembers; 0 when it remembers none.
 func (s *Sessions) Position(ctx context.Context, token string) (uint64, error) {
-	replies, err := s.cache.ask(ctx, s.cache.writer.B().Get().Key(s.positionKey(token)).Build())
+	key := s.positionKey(token)
+	replies, err := s.cache.ask(ctx, key, []string{"GET", key})
 	if err != nil {
 		return 0, fmt.Errorf("read a session's position: %w", err)
 	}
@@ -126,15 +128,18 @@ func (s *Sessions) Position(ctx context.Context, token string) (uint64, error) {
 	return position, nil
 }
 
-// ask sends commands in one round trip and waits for the answers, for a bounded time, and not at all while Valkey is known
-// to be away. Only that something is missing is left to the caller.
-func (c *Cache) ask(ctx context.Context, commands ...rueidis.Completed) ([]rueidis.RedisResult, error) {
-	if c.guard.down.Load() {
+// away says that who serves the key is known not to answer.
+func (c *Cache) away(key string) bool { return c.topology.serving(key).node.guard.down.Load() }
+
+// ask sends commands for one key in one round trip and waits for the answers, for a bounded time, and not at all while who
+// serves the key is known to be away. Only that something is missing is left to the caller.
+func (c *Cache) ask(ctx context.Context, key string, commands ...[]string) ([]rueidis.RedisResult, error) {
+	if c.away(key) {
 		return nil, ErrUnavailable
 	}
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
-	replies := c.writer.DoMulti(ctx, commands...)
+	replies := c.topology.sendAll(ctx, key, commands...)
 	for _, reply := range replies {
 		if err := reply.Error(); err != nil && !rueidis.IsRedisNil(err) {
 			return nil, errors.Join(ErrUnavailable, err)

@@ -189,7 +189,7 @@ func TestSessionsWithoutValkey(t *testing.T) {
 	if err := b.valkey.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	await10(t, "knowledge of the outage", c.guard.down.Load)
+	await10(t, "knowledge of the outage", c.only().guard.down.Load)
 	for name, call := range map[string]func() error{
 		"find":     func() error { _, _, err := s.Find(t.Context(), "t", time.Hour); return err },
 		"commit":   func() error { return s.Commit(t.Context(), "t", nil, time.Now().Add(time.Hour)) },

@@ -44,7 +44,7 @@ func (r *reached) under(t *trust, position uint64, always bool) bool {
 // or nothing is trusted, the value comes from a load that begins after the call did, which is not stored, and which all
 // share who came before it began.
 func (c *Cache) FetchSince(ctx context.Context, at Address, ttl TTL, since uint64, load Loader) (Value, Outcome, error) {
-	if !c.passed(ctx, since) {
+	if !c.passed(ctx, at, since) {
 		return c.loadSince(ctx, at, load)
 	}
 	return c.fetch(ctx, at, ttl, load, true)
@@ -63,26 +63,29 @@ func (c *Cache) loadSince(ctx context.Context, at Address, load Loader) (Value, 
 	return l.value, BypassToken, l.err
 }
 
-// passed says whether the eraser has passed a position, and waits a moment for it when it has not. It never asks Valkey
-// twice without a push in between that says that there is something new, where there are pushes.
-func (c *Cache) passed(ctx context.Context, since uint64) bool {
-	t := c.guard.current(c.now())
+// passed says whether the eraser has passed a position, as who serves the address shows it, and waits a moment for it when it
+// has not. It never asks Valkey twice without a push in between that says that there is something new, where there are pushes.
+func (c *Cache) passed(ctx context.Context, at Address, since uint64) bool {
+	place := c.at(at)
+	n := place.node
+	t := place.trust(c.now())
 	if t == nil || since == math.MaxUint64 { // no position is that far
 		return false
 	}
-	if c.reached.under(t, since, c.guard.always) {
+	if n.reached.under(t, since, n.guard.always) {
 		return true
 	}
 	// Before anything is read, so that no progress after it is missed.
-	push := c.waiters.register(c.progress)
+	progress := n.names.Load().progress
+	push := c.waiters.register(progress)
 	defer c.waiters.leave(push)
 	var patience *time.Timer
 	for {
 		now := c.now()
-		if t = c.guard.current(now); t == nil || !c.lookProgress(t, now) {
+		if t = place.trust(now); t == nil || !c.lookProgress(n, progress, t, now) {
 			return false
 		}
-		if c.reached.under(t, since, c.guard.always) {
+		if n.reached.under(t, since, n.guard.always) {
 			return true
 		}
 		if patience == nil {
@@ -90,16 +93,16 @@ func (c *Cache) passed(ctx context.Context, since uint64) bool {
 			defer patience.Stop()
 			c.counts.waitsProgress.Add(1)
 		}
-		if !c.awaitProgress(ctx, push, patience.C) {
+		if !c.awaitProgress(ctx, n, push, patience.C) {
 			return false
 		}
 	}
 }
 
 // awaitProgress waits until there may be something new; false when there is no use in waiting on.
-func (c *Cache) awaitProgress(ctx context.Context, push *waiter, patience <-chan time.Time) bool {
+func (c *Cache) awaitProgress(ctx context.Context, n *node, push *waiter, patience <-chan time.Time) bool {
 	var look <-chan time.Time
-	if !c.reader.tracks() {
+	if !n.reader.tracks() {
 		timer := time.NewTimer(lookAgainProgress)
 		defer timer.Stop()
 		look = timer.C
@@ -119,13 +122,13 @@ func (c *Cache) awaitProgress(ctx context.Context, push *waiter, patience <-chan
 
 // lookProgress reads the progress, by a call that makes Valkey push its next change. It is not ok when nothing is to be
 // had from that.
-func (c *Cache) lookProgress(t *trust, now time.Duration) (ok bool) {
-	reader := c.reader.client()
-	reply := reader.DoCache(c.callContext(t, now), reader.B().Get().Key(c.progress).Cache().ToStaticTTL(), clientTTL)
+func (c *Cache) lookProgress(n *node, progress string, t *trust, now time.Duration) (ok bool) {
+	reader := n.reader.client()
+	reply := reader.DoCache(c.callContext(t, now), reader.B().Get().Key(progress).Cache().ToStaticTTL(), clientTTL)
 	value, err := reply.ToString()
-	if err != nil && !rueidis.IsRedisNil(err) || !c.guard.holds(t, c.now()) {
+	if err != nil && !rueidis.IsRedisNil(err) || !n.guard.holds(t, c.now()) {
 		return false
 	}
-	c.reached.saw(t.epoch, parseProgress(value))
+	n.reached.saw(t.epoch, parseProgress(value))
 	return true
 }

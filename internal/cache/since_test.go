@@ -53,7 +53,7 @@ func TestFetchSinceAPositionThatIsPassed(t *testing.T) {
 	// The follower's reading is enough: nobody has to ask for the progress.
 	b.reaches("holder", 2000)
 	await10(t, "the progress", func() bool {
-		p := c.reached.last.Load()
+		p := c.only().reached.last.Load()
 		return p != nil && p.position == 2000
 	})
 	if n := c.Stats().WaitsProgress; n != 0 {
@@ -224,7 +224,7 @@ func TestProgressHasOneHolder(t *testing.T) {
 	if err := b.eraser.SetProgress(t.Context(), "first", 2000); !errors.Is(err, ErrProgressRefused) {
 		t.Errorf("the former holder's progress: %v", err)
 	}
-	await10(t, "the second holder's progress", func() bool { return c.reached.last.Load().position == 10 })
+	await10(t, "the second holder's progress", func() bool { return c.only().reached.last.Load().position == 10 })
 	if got := fetchSince(t.Context(), c, at, 1000, s.load); got.outcome != BypassToken {
 		t.Errorf("got %+v", got)
 	}
@@ -256,20 +256,21 @@ func TestProgressIsForgottenWithItsConnection(t *testing.T) {
 	b := setup(t)
 	link := b.proxy()
 	c := b.trusted(through(link))
+	at := c.At("key")
 	b.claims("holder", 1000)
-	await10(t, "the progress", func() bool { return c.passed(t.Context(), 1000) })
+	await10(t, "the progress", func() bool { return c.passed(t.Context(), at, 1000) })
 	link.Cut()
 	b.awaitDistrust(c)
-	if present := (&trust{epoch: c.guard.reading()}); c.reached.under(present, 1000, false) {
+	if present := (&trust{epoch: c.only().guard.reading()}); c.only().reached.under(present, 1000, false) {
 		t.Error("a progress of the connection before counts for the next one")
 	}
 	b.claims("holder", 10) // of another history, say
 	link.Heal()
 	b.awaitTrust(c)
-	if c.passed(t.Context(), 1000) {
+	if c.passed(t.Context(), at, 1000) {
 		t.Error("a progress of the connection before counts")
 	}
-	if !c.passed(t.Context(), 10) {
+	if !c.passed(t.Context(), at, 10) {
 		t.Error("the present progress does not count")
 	}
 }

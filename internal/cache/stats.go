@@ -56,7 +56,7 @@ type Stats struct {
 	Tracked      bool // Valkey pushes what changes, so that local copies can be kept; true until it has refused
 	Trusted      bool
 	Reason       string        // why not; empty when trusted
-	HeartbeatAge time.Duration // since the heartbeat was last seen to rise; negative when never
+	HeartbeatAge time.Duration // since the heartbeat was last seen to rise, in a cluster the latest of all; negative when never
 }
 
 // Stats reads them. It is cheap, and consistent in no other way than that no count ever falls.
@@ -81,27 +81,49 @@ func (c *Cache) Stats() Stats {
 		Malformed:       n.malformed.Load(),
 		Connects:        n.connects.Load(),
 		Invalidations:   n.invalidations.Load(),
-		HeartbeatAge:    -1,
 	}
 	s.DecodedBytes, s.KeptBytes = c.decoded.size(), c.kept.held()
 	s.Tracked = c.Tracked()
 	s.Trusted, s.Reason = c.Trusted()
-	if beat := c.guard.beat.Load(); beat != 0 {
-		s.HeartbeatAge = c.now() - time.Duration(beat)
-	}
+	s.HeartbeatAge = c.heartbeatAge()
 	return s
 }
 
-// Trusted says whether values from Valkey may be served now, and if not, why: "valkey-down" or "stale-guard".
-func (c *Cache) Trusted() (trusted bool, reason string) {
-	if c.guard.current(c.now()) != nil {
-		return true, ""
+// heartbeatAge is that of the oldest of all primaries.
+func (c *Cache) heartbeatAge() time.Duration {
+	age, now := time.Duration(-1), c.now()
+	for _, n := range c.topology.present.Load().nodes {
+		beat := n.guard.beat.Load()
+		if beat == 0 {
+			return -1
+		}
+		age = max(age, now-time.Duration(beat))
 	}
-	if c.guard.down.Load() {
-		return false, "valkey-down"
-	}
-	return false, "stale-guard"
+	return age
 }
 
-// Tracked says whether local copies can be kept: Valkey has not refused to push what changes.
-func (c *Cache) Tracked() bool { return c.reader.tracks() }
+// Trusted says whether values from Valkey may be served now, in a cluster those of every slot, and if not, why:
+// "valkey-down" or "stale-guard".
+func (c *Cache) Trusted() (trusted bool, reason string) {
+	l, now := c.topology.present.Load(), c.now()
+	for i := range l.slots {
+		if i > 0 && l.slots[i] == l.slots[i-1] || l.slots[i].trust(now) != nil {
+			continue
+		}
+		if l.slots[i].node.guard.down.Load() {
+			return false, "valkey-down"
+		}
+		return false, "stale-guard"
+	}
+	return true, ""
+}
+
+// Tracked says whether local copies can be kept: no primary of Valkey has refused to push what changes.
+func (c *Cache) Tracked() bool {
+	for _, n := range c.topology.present.Load().nodes {
+		if !n.reader.tracks() {
+			return false
+		}
+	}
+	return true
+}

@@ -153,7 +153,7 @@ func TestASilentLinkIsNotAskedAgain(t *testing.T) {
 	await10(t, "local copy", func() bool { return fetch(t.Context(), c, at, neverLoad).outcome == HitLocal })
 	for range 10 { // the connection may be given up before this has looked
 		p.Silence()
-		await10(t, "failure", c.guard.down.Load)
+		await10(t, "failure", c.only().guard.down.Load)
 		there, missing := c.lookNow(at), c.lookNow(c.At("not in memory"))
 		p.Heal()
 		if there.state == seenValue && there.local && missing.state == seenFailure && errors.Is(missing.err, context.Canceled) {
@@ -306,9 +306,9 @@ func TestAfterAConnectOneHeartbeatIsNotEnough(t *testing.T) {
 		}
 		number++
 		await10(t, "reading", func() bool {
-			c.guard.mu.Lock()
-			defer c.guard.mu.Unlock()
-			return c.guard.anchor.number == number
+			c.only().guard.mu.Lock()
+			defer c.only().guard.mu.Unlock()
+			return c.only().guard.anchor.number == number
 		})
 	}
 	for range 3 {
@@ -319,9 +319,9 @@ func TestAfterAConnectOneHeartbeatIsNotEnough(t *testing.T) {
 		p.Break()
 		b.awaitDistrust(c)
 		await10(t, "reading", func() bool {
-			c.guard.mu.Lock()
-			defer c.guard.mu.Unlock()
-			return c.guard.anchor.number == number
+			c.only().guard.mu.Lock()
+			defer c.only().guard.mu.Unlock()
+			return c.only().guard.anchor.number == number
 		})
 		beatOnce()
 		if ok, _ := c.Trusted(); ok {
@@ -336,7 +336,7 @@ func TestAConnectRevokesBeforeTheConnectionCanBeUsed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	c := b.trusted()
-	for name, event := range map[string]func(){"dialling": c.dialling, "the loss of all copies": func() { c.pushed(nil) }} {
+	for name, event := range map[string]func(){"dialling": func() { c.dialling(c.only()) }, "the loss of all copies": func() { c.pushed(c.only(), nil) }} {
 		b.awaitTrust(c)
 		event()
 		if ok, _ := c.Trusted(); ok {
@@ -348,7 +348,7 @@ func TestAConnectRevokesBeforeTheConnectionCanBeUsed(t *testing.T) {
 	dialled := make(chan int, 16)
 	o := b.options
 	through(p)(&o)
-	client, err := connect(readerOptions(o, func() { dialled <- p.Connections() }, nil), o.Logger)
+	client, err := connect(readerOptions(o, o.addresses()[0], func() { dialled <- p.Connections() }, nil), o.Logger)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -24,14 +22,13 @@ type Vitals struct {
 
 // Vitals asks every primary for its health, which costs each of them a PING and an INFO.
 func (e *Eraser) Vitals(ctx context.Context) ([]Vitals, error) {
-	nodes := e.client.Nodes()
 	var all []Vitals
-	for _, node := range slices.Sorted(maps.Keys(nodes)) {
-		v, primary, err := vitals(ctx, nodes[node])
+	for _, n := range e.topology.present.Load().nodes {
+		v, primary, err := vitals(ctx, n.writer)
 		if err != nil {
-			return nil, fmt.Errorf("ask Valkey at %s for its health: %w", node, err)
+			return nil, fmt.Errorf("ask Valkey at %s for its health: %w", n.address, err)
 		}
-		if v.Node = node; primary {
+		if v.Node = n.address; primary {
 			all = append(all, v)
 		}
 	}

@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options) Report {
 		ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 		defer cancel()
 		keys, patterns := o.Rules.Everything()
-		f.valkey, f.valkeyErr = o.Eraser.Examine(ctx, keys, patterns)
+		f.valkeys, f.valkeyErr = o.Eraser.Examine(ctx, keys, patterns)
 	})
 	both.Wait()
 	return report(f)
@@ -75,9 +75,10 @@ func Run(ctx context.Context, o Options) Report {
 type facts struct {
 	slotName, publicationName string
 
-	postgres    *postgres // nil when it could not be connected to
-	postgresErr error     // why, or why not all of it could be asked
-	valkey      cache.Server
+	postgres    *postgres      // nil when it could not be connected to
+	postgresErr error          // why, or why not all of it could be asked
+	valkeys     []cache.Server // every primary
+	valkey      cache.Server   // the one that a check is about
 	valkeyErr   error
 }
 
@@ -91,6 +92,8 @@ func report(f *facts) Report {
 			found = []Result{{Status: Skip, Detail: "Postgres could not be asked"}}
 		case c.of == ofValkey && f.valkeyErr != nil:
 			found = []Result{{Status: Skip, Detail: "Valkey could not be asked"}}
+		case c.of == ofValkey:
+			found = eachValkey(f, c.test)
 		default:
 			found = c.test(f)
 		}
@@ -103,6 +106,33 @@ func report(f *facts) Report {
 		}
 	}
 	return r
+}
+
+// eachValkey runs a check for every primary. What it finds alike in all is told once.
+func eachValkey(f *facts, test func(*facts) []Result) (found []Result) {
+	if len(f.valkeys) < 2 {
+		if len(f.valkeys) == 1 {
+			f.valkey = f.valkeys[0]
+		}
+		return test(f)
+	}
+	alike := true
+	for _, f.valkey = range f.valkeys {
+		results := test(f)
+		alike = alike && (len(found) == 0 || len(results) == 1 && results[0] == found[0])
+		found = append(found, results...)
+	}
+	if alike {
+		return found[:1]
+	}
+	found = nil
+	for _, f.valkey = range f.valkeys {
+		for _, one := range test(f) {
+			one.Detail = f.valkey.Address + ": " + one.Detail
+			found = append(found, one)
+		}
+	}
+	return found
 }
 
 func worse(a, b Status) Status {

@@ -9,10 +9,14 @@ import (
 
 func valkeyConnection(f *facts) []Result {
 	if f.valkeyErr == nil {
-		if f.valkey.User != "" {
-			return pass("as user %s", f.valkey.User)
+		text := "connected"
+		if len(f.valkeys) > 1 {
+			text = fmt.Sprintf("connected to %d primaries", len(f.valkeys))
 		}
-		return pass("connected")
+		if len(f.valkeys) > 0 && f.valkeys[0].User != "" {
+			text += " as user " + f.valkeys[0].User
+		}
+		return pass("%s", text)
 	}
 	text := f.valkeyErr.Error()
 	switch {
@@ -21,7 +25,14 @@ func valkeyConnection(f *facts) []Result {
 	case strings.Contains(text, "x509"), strings.Contains(text, "tls"):
 		return fail("VALKEY_TLS and VALKEY_CA", "%s", text)
 	}
-	return fail("start Valkey, or mend VALKEY_HOST and VALKEY_PORT", "%s", text)
+	switch {
+	case strings.Contains(text, "cluster support disabled"):
+		return fail("unset VALKEY_ADDRS and name the server by VALKEY_HOST and VALKEY_PORT, or set VALKEY_SENTINEL_MASTER if these are sentinels",
+			"VALKEY_ADDRS names servers that are no cluster: %s", text)
+	case strings.Contains(text, "ask the sentinel"):
+		return fail("let VALKEY_ADDRS name sentinels, and VALKEY_SENTINEL_MASTER the name by which they know the primary (SENTINEL MASTERS)", "%s", text)
+	}
+	return fail("start Valkey, or mend VALKEY_HOST and VALKEY_PORT, or VALKEY_ADDRS", "%s", text)
 }
 
 func valkeyVersion(f *facts) []Result {
@@ -41,12 +52,16 @@ func valkeyVersion(f *facts) []Result {
 
 func valkeyPrimary(f *facts) []Result {
 	switch v := f.valkey; {
-	case v.Cluster:
-		return fail("cluster-enabled no; or let VALKEY_HOST name a server that is not part of a cluster", "this server is part of a cluster, which this version does not support")
+	case v.Cluster && v.Expected != "cluster":
+		return fail("VALKEY_ADDRS=host:port,host:port in place of VALKEY_HOST, with some of the cluster's nodes", "this server is part of a cluster")
 	case v.Role == "":
 		return skip("its user may not ask: see Valkey ACL")
 	case v.Role != "master":
 		return fail("let VALKEY_HOST and VALKEY_PORT name the primary", "this server is a replica")
+	case v.Expected == "cluster":
+		return pass("each is a primary of the cluster")
+	case v.Expected == "sentinel":
+		return pass("the sentinels' primary")
 	}
 	return pass("this server is the primary")
 }
