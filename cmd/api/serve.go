@@ -13,6 +13,7 @@ import (
 	"walkey/internal/api"
 	"walkey/internal/cache"
 	"walkey/internal/program"
+	"walkey/internal/tracing"
 )
 
 // serve is the sub-command that answers HTTP until it is told to stop.
@@ -21,6 +22,8 @@ type serve struct {
 	program.Valkey   `embed:""`
 	program.Cache    `embed:""`
 	program.Logging  `embed:""`
+
+	Tracing tracing.Options `embed:""`
 
 	Addr         program.Address `name:"api-addr" env:"API_ADDR" default:":8080" placeholder:"ADDR" help:"Address of the public API."`
 	CookieSecure bool            `name:"api-cookie-secure" env:"API_COOKIE_SECURE" default:"true" negatable:"" help:"Let browsers send the session's cookie by TLS only. Turn it off only where the API is reached without."`
@@ -74,6 +77,12 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 		return err
 	}
 	defer store.Close()
+	traces, err := tracing.Open(ctx, p.Name, program.ReadBuild(p.Name).Version, log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close(ctx)
+
 	metrics := api.NewMetrics(program.Collectors(p.Name)...)
 	options.OnLoad = metrics.Loaded
 	kept, err := cache.Open(options)
@@ -95,6 +104,7 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 		Origins:        c.CORSOrigins,
 		Proxies:        proxies,
 		Metrics:        metrics,
+		Tracer:         traces.Tracer(),
 		Logger:         log,
 		Healthz:        program.Healthz(),
 		Readyz:         program.Readyz(state.checks()...),

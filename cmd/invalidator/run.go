@@ -15,6 +15,7 @@ import (
 	"walkey/internal/cache"
 	"walkey/internal/invalidate"
 	"walkey/internal/program"
+	"walkey/internal/tracing"
 )
 
 type runCommand struct {
@@ -23,8 +24,9 @@ type runCommand struct {
 	program.Cache    `embed:""`
 	program.Logging  `embed:""`
 
-	Names names `embed:""`
-	Rules rules `embed:""`
+	Names   names           `embed:""`
+	Rules   rules           `embed:""`
+	Tracing tracing.Options `embed:""`
 
 	DecodingWorkMem string          `env:"DECODING_WORK_MEM" default:"256MB" placeholder:"SIZE" help:"What Postgres may use to decode a large transaction for this connection before it spills to disk (logical_decoding_work_mem)."`
 	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health, metrics and /loglevel are served. Not for the public."`
@@ -67,6 +69,15 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	}
 	defer eraser.Close()
 	following.Eraser = eraser
+	traces, err := tracing.Open(ctx, p.Name, program.ReadBuild(p.Name).Version, log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close(ctx)
+	if traces != nil {
+		following.MessagePrefix = tracing.MessagePrefix
+		following.Observer = invalidate.Observers(following.Observer, traces.Transactions())
+	}
 	server, err := program.Listen(ctx, program.ServerOptions{Name: "health and metrics", Addr: c.InvalidatorAddr, Handler: handler(p.Name, following.Metrics, level), Logger: log})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"walkey/internal/cache"
@@ -51,7 +52,9 @@ type Options struct {
 	// Healthz and Readyz answer the probes on the public address.
 	Healthz, Readyz http.Handler
 	Metrics         *Metrics
-	Logger          *zap.Logger
+	// Tracer makes spans of requests, loads and changes; nil makes none, at no cost.
+	Tracer trace.Tracer
+	Logger *zap.Logger
 }
 
 // API is the public HTTP interface. It is ready for use from the start; until Migrated is called, failures of the
@@ -63,7 +66,8 @@ type API struct {
 	limits   Limits
 	clients  clients
 	metrics  *Metrics
-	log      *zap.Logger // sampled: an outage is not a line for each request
+	tracer   trace.Tracer // nil: none
+	log      *zap.Logger  // sampled: an outage is not a line for each request
 	handler  http.Handler
 	list     cache.Address // of the list without a query
 	migrated atomic.Bool
@@ -81,6 +85,7 @@ func New(o Options) (*API, error) {
 		limits:          o.Limits,
 		clients:         clients{o.Proxies},
 		metrics:         o.Metrics,
+		tracer:          o.Tracer,
 		log:             sampled(o.Logger),
 		list:            o.Cache.Field(listKey, listQuery{}.field()),
 		crossOrigin:     http.NewCrossOriginProtection(),

@@ -30,6 +30,8 @@ var (
 func (s *Store) change(ctx context.Context, v visitor, do func(ctx context.Context, tx pgx.Tx) error) (position uint64, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
 	defer cancel()
+	ctx, span := startSpan(ctx, "change")
+	defer func() { _ = failed(span, err); span.End() }()
 	var conn *pgxpool.Conn
 	// Until the commit nothing has happened, so a connection that turns out to be dead is replaced.
 	err = s.read(ctx, func(ctx context.Context) error {
@@ -60,6 +62,7 @@ func (s *Store) change(ctx context.Context, v visitor, do func(ctx context.Conte
 	if err := do(ctx, tx); err != nil {
 		return 0, err
 	}
+	leaveTrace(ctx, tx)
 	if err := tx.Commit(ctx); err != nil {
 		if _, refused := errors.AsType[*pgconn.PgError](err); refused && !connectionLost(err) {
 			return 0, err

@@ -44,7 +44,7 @@ func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
 		{http.MethodGet, "/healthz/", "healthz", plain(healthz)},
 		{http.MethodGet, "/readyz/", "readyz", plain(readyz)},
 	} {
-		h := a.chain(route.name, route.handle)
+		h := a.chain(route.name, route.path, route.handle)
 		for _, path := range bothForms(route.path) {
 			if paths[path] == nil {
 				paths[path] = byMethod{}
@@ -57,17 +57,17 @@ func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
 	}
 	for path, methods := range paths {
 		allow := methods.allow()
-		methods[anyOther] = a.chain("other", methodNotAllowed(allow))
-		methods[http.MethodOptions] = a.chain("options", options(allow))
+		methods[anyOther] = a.chain("other", "", methodNotAllowed(allow))
+		methods[http.MethodOptions] = a.chain("options", "", options(allow))
 		mux.Handle(path, methods)
 	}
-	mux.Handle("/", a.chain("other", notFound))
+	mux.Handle("/", a.chain("other", "", notFound))
 	return mux, nil
 }
 
-// chain is the way of every request: it is counted, its panic becomes an error, and its error an answer.
-func (a *API) chain(name string, h handler) http.Handler {
-	return a.count(name, a.answerErrors(recovered(h)))
+// chain is the way of every request: it is counted and traced, its panic becomes an error, and its error an answer.
+func (a *API) chain(name, path string, h handler) http.Handler {
+	return a.count(name, a.traced(path, a.answerErrors(recovered(h))))
 }
 
 // bothForms gives the patterns for a path with and without the last slash. "{$}" keeps the first from taking all that

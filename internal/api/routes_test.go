@@ -219,7 +219,7 @@ func TestClientThatLeftIsNotAnError(t *testing.T) {
 func TestPanicInTheMiddleOfAnAnswerCutsIt(t *testing.T) {
 	t.Parallel()
 	a, _ := stubbed(t, loading)
-	h := a.chain("broken", func(w http.ResponseWriter, _ *http.Request) error {
+	h := a.chain("broken", "", func(w http.ResponseWriter, _ *http.Request) error {
 		_, _ = w.Write([]byte("half"))
 		panic("broken")
 	})

@@ -107,9 +107,11 @@ func (a *API) visitor(r *http.Request) (visitor, error) {
 func (a *API) cachedProfile(ctx context.Context, id int64, language string) (p profile, found bool, outcome cache.Outcome, err error) {
 	at := a.cache.At(cache.Key(profileKey, map[string]any{"lang": language, "user_id": id}))
 	value, outcome, err := a.cache.Fetch(ctx, at, cache.User, func(ctx context.Context) (cache.Content, error) {
+		ctx, span := startSpan(ctx, "load")
+		defer span.End()
 		p, found, err := a.store.profile(ctx, id, language)
 		if err != nil || !found {
-			return cache.Content{Absent: true}, err
+			return cache.Content{Absent: true}, failed(span, err)
 		}
 		body, err := json.Marshal(p)
 		if err != nil {

@@ -20,10 +20,12 @@ type timing struct {
 // loading lets a load be timed. It may go on after the request that caused it.
 func (t *timing) loading(load cache.Loader) cache.Loader {
 	return func(ctx context.Context) (cache.Content, error) {
+		ctx, span := startSpan(ctx, "load")
+		defer span.End()
 		begun := time.Now()
 		content, err := load(ctx)
 		t.loaded(time.Since(begun))
-		return content, err
+		return content, failed(span, err)
 	}
 }
 

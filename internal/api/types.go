@@ -56,9 +56,12 @@ func (a *API) typesPage() handler {
 
 // countTypes answers how many active materials there are of each type.
 func (a *API) countTypes(w http.ResponseWriter, r *http.Request) error {
+	ctx, span := startSpan(r.Context(), "load")
 	begun := time.Now()
-	types, err := a.store.types(r.Context())
-	timingOf(r.Context()).loaded(time.Since(begun))
+	types, err := a.store.types(ctx)
+	timingOf(ctx).loaded(time.Since(begun))
+	err = failed(span, err)
+	span.End()
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,9 @@ type Transaction struct {
 	CommitTime time.Time
 	// Complete marks the last piece, which may be without changes when earlier ones had some.
 	Complete bool
+	// Message is the content of the last transactional message under Options.MessagePrefix that came before the end of this
+	// piece, of at most 256 bytes; longer ones are passed over. Anybody who may write can have sent it.
+	Message string
 	// Changes are the changes of wanted tables in the order in which they were made.
 	Changes []Change
 }

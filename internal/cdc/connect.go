@@ -130,13 +130,12 @@ func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.
 		return nil, fmt.Errorf("identify the system: %w", err)
 	}
 	session.SystemID, session.Timeline, session.WALEnd = system.SystemID, system.Timeline, LSN(system.XLogPos)
+	options := []string{"proto_version '1'", "publication_names " + literal(quote(o.Publication))}
+	if o.MessagePrefix != "" {
+		options = append(options, "messages 'true'")
+	}
 	err = pglogrepl.StartReplication(ctx, conn, o.Slot, 0, pglogrepl.StartReplicationOptions{
-		Mode: pglogrepl.LogicalReplication,
-		PluginArgs: []string{
-			"proto_version '1'",
-			"publication_names " + literal(quote(o.Publication)),
-			"messages 'true'",
-		},
+		Mode: pglogrepl.LogicalReplication, PluginArgs: options,
 	})
 	if err != nil {
 		return nil, startError(err)
@@ -175,6 +174,7 @@ func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.
 	s.follower.position = session.Confirmed
 	s.follower.decoder = newDecoder(o.Columns, &s.pool)
 	s.follower.decoder.roots = o.Roots
+	s.follower.decoder.prefix = []byte(o.MessagePrefix)
 	go s.follow()
 	return s, nil
 }

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"bytes"
 	"slices"
 	"time"
 )
@@ -14,11 +15,14 @@ type decoder struct {
 	placed    *map[uint32]Table    // the entries of roots that the relations follow
 	build     builder
 
-	open      bool // between Begin and Commit; the next four describe that transaction
+	prefix []byte // of the messages that are kept; empty: none
+
+	open      bool // between Begin and Commit; the next five describe that transaction
 	xid       uint32
 	commit    LSN
 	committed time.Time
 	partial   bool // a piece of it has been handed over
+	message   string
 
 	end LSN // of the last commit
 }
@@ -72,7 +76,7 @@ func (d *decoder) decode(message []byte, at LSN) (progress, error) {
 	case 'T':
 		relation = d.readTruncate(&r)
 	case 'M':
-		readMessage(&r)
+		d.readMessage(&r)
 	default:
 		r.failAt(0, "the message type is none of pgoutput's")
 	}
@@ -94,7 +98,7 @@ func (d *decoder) decode(message []byte, at LSN) (progress, error) {
 // transaction that changed nothing that is wanted.
 func (d *decoder) cut(slabs []*slab) (t Transaction, kept []*slab, bytes int, deliver bool) {
 	changes, slabs, bytes := d.build.cut(slabs)
-	t = Transaction{XID: d.xid, Commit: d.commit, CommitTime: d.committed, Changes: changes}
+	t = Transaction{XID: d.xid, Commit: d.commit, CommitTime: d.committed, Changes: changes, Message: d.message}
 	if d.open {
 		d.partial = true
 		return t, slabs, bytes, true
@@ -111,7 +115,7 @@ func (d *decoder) readBegin(r *reader) {
 	commit := LSN(r.uint64("the commit position"))
 	committed := r.time("the commit time")
 	xid := r.uint32("the transaction id")
-	d.open, d.partial = true, false
+	d.open, d.partial, d.message = true, false, ""
 	d.commit, d.committed, d.xid = commit, committed, xid
 }
 
@@ -137,15 +141,23 @@ func (d *decoder) readOrigin(r *reader) {
 	r.text("the name of the origin")
 }
 
-// readMessage checks what pg_logical_emit_message wrote. Nobody here waits for such a message; it is asked for so that
-// an idle database can be seen to be alive.
-func readMessage(r *reader) {
-	if flags := r.byte("the flags"); flags > 1 {
+// mostMessage is how long a message may be that is kept.
+const mostMessage = 256
+
+// readMessage reads what pg_logical_emit_message wrote. Messages of others are passed over, and so is one of ours that
+// is no part of a transaction or too long.
+func (d *decoder) readMessage(r *reader) {
+	flags := r.byte("the flags")
+	if flags > 1 {
 		r.failAt(r.at-1, "flags 0x%02x where only 1 is defined", flags)
 	}
 	r.uint64("the position")
-	r.text("the prefix")
-	r.take(int(r.uint32("the length")), "the content")
+	prefix := r.bytes("the prefix")
+	content := r.take(int(r.uint32("the length")), "the content")
+	if r.failed || flags != 1 || !d.open || len(d.prefix) == 0 || len(content) > mostMessage || !bytes.Equal(prefix, d.prefix) {
+		return
+	}
+	d.message = string(content)
 }
 
 // inside fails when no transaction is open: without one a change has no commit to belong to.

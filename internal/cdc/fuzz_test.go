@@ -33,6 +33,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return names
 		}, &pool{})
+		d.prefix = []byte("p")
 		// One byte of a message can bring one value of a row that says NULL, and a change with the values that are wanted.
 		limit := len(input) * (changeSize + 2*len(names)*valueSize)
 		memory := 0
@@ -58,6 +59,9 @@ func FuzzDecode(f *testing.F) {
 				continue
 			}
 			piece, _, bytes, _ := d.cut(nil)
+			if len(piece.Message) > mostMessage {
+				t.Fatalf("a message of %d bytes", len(piece.Message))
+			}
 			if memory += bytes; memory > limit {
 				t.Fatalf("%d bytes of memory for %d of input", memory, len(input))
 			}

@@ -23,6 +23,9 @@ type Options struct {
 	// not wanted: its changes are not delivered. It is called when the stream describes the table, from a goroutine of
 	// the stream.
 	Columns func(Table) []string
+	// MessagePrefix asks for transactional messages of pg_logical_emit_message under this prefix: see Transaction.Message.
+	// Empty: the server sends no messages at all.
+	MessagePrefix string
 	// Roots is optional; see there.
 	Roots *Roots
 	// NewSlot drops the slot when it exists and makes it anew, which skips what was not confirmed: the way out of

@@ -101,16 +101,19 @@ func (r *reader) time(what string) time.Time {
 }
 
 // text reads a string that ends with a zero byte.
-func (r *reader) text(what string) string {
+func (r *reader) text(what string) string { return string(r.bytes(what)) }
+
+// bytes is text without a copy.
+func (r *reader) bytes(what string) []byte {
 	if r.failed {
-		return ""
+		return nil
 	}
 	n := bytes.IndexByte(r.message[r.at:], 0)
 	if n < 0 {
 		r.fail("%s has no end", what)
-		return ""
+		return nil
 	}
-	s := string(r.message[r.at : r.at+n])
+	s := r.message[r.at : r.at+n : r.at+n]
 	r.at += n + 1
 	return s
 }

@@ -126,6 +126,9 @@ func (o *Options) tell(e *entry, now time.Time) {
 	}
 	t := &e.account.Transaction
 	t.XID, t.LSN, t.Committed, t.Deleted = e.xid, e.end, e.time, now
+	if t.Visible.IsZero() {
+		t.Visible = now // without a gate nobody has looked
+	}
 	o.observe(t)
 }
 

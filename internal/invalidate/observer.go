@@ -1,6 +1,7 @@
 package invalidate
 
 import (
+	"slices"
 	"time"
 
 	"walkey/internal/cdc"
@@ -79,7 +80,10 @@ type Transaction struct {
 	XID       uint32
 	LSN       cdc.LSN        // end of the commit record
 	Committed time.Time      // by the primary's clock
+	Received  time.Time      // when its first piece was, by the clock here
+	Visible   time.Time      // when it was known that readers see it, by the clock here
 	Deleted   time.Time      // when Valkey had acknowledged the last delete, by the clock here
+	Message   string         // what the writer left under Options.MessagePrefix; anybody who may write can have
 	Tables    []TableChanges // in the order of their first change
 	// Keys are the first of the keys that it deleted, and those of the others that the observer follows, up to a bound.
 	Keys     []string
@@ -108,6 +112,35 @@ func (Uncovered) event()     {}
 func (Proof) event()         {}
 func (*Progress) event()     {}
 func (*Transaction) event()  {}
+
+// Observers is one that tells several, those that are not nil; nil when there is none.
+func Observers(list ...Observer) Observer {
+	var all observers
+	for _, o := range list {
+		if o != nil {
+			all = append(all, o)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
+		return all[0]
+	}
+	return all
+}
+
+type observers []Observer
+
+func (all observers) Observe(e Event) {
+	for _, o := range all {
+		o.Observe(e)
+	}
+}
+
+func (all observers) Follows(key string) bool {
+	return slices.ContainsFunc(all, func(o Observer) bool { return o.Follows(key) })
+}
 
 // observe tells the observer, if there is one.
 func (o *Options) observe(e Event) {

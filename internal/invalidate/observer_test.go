@@ -14,6 +14,31 @@ import (
 	"walkey/internal/cdc"
 )
 
+// counting is an observer that counts what it is told and asked.
+type counting struct{ events, keys int }
+
+func (c *counting) Observe(Event) { c.events++ }
+func (c *counting) Follows(key string) bool {
+	c.keys++
+	return key == "wanted"
+}
+
+func TestObservers(t *testing.T) {
+	t.Parallel()
+	if Observers() != nil || Observers(nil, nil) != nil {
+		t.Error("nobody is an observer")
+	}
+	one, two := &counting{}, &counting{}
+	if Observers(nil, one) != Observer(one) {
+		t.Error("one is not itself")
+	}
+	both := Observers(one, nil, two)
+	both.Observe(RoleChange{})
+	if one.events != 1 || two.events != 1 || !both.Follows("wanted") || both.Follows("other") || two.keys != 1 {
+		t.Errorf("%+v, %+v", one, two)
+	}
+}
+
 // recorder keeps what it is told.
 type recorder struct {
 	follows func(key string) bool
@@ -101,7 +126,7 @@ func TestTransactionsAreTold(t *testing.T) {
 		b.exec(step.sql)
 		b.eventually(step.name+" is told", func() bool { return len(told[*Transaction](r)) > before })
 		got := *told[*Transaction](r)[before]
-		if diff := cmp.Diff(step.want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(Transaction{}, "XID", "LSN", "Committed", "Deleted")); diff != "" {
+		if diff := cmp.Diff(step.want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(Transaction{}, "XID", "LSN", "Committed", "Received", "Visible", "Deleted")); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", step.name, diff)
 		}
 		if got.XID == 0 || got.LSN == 0 || got.Committed.IsZero() || got.Deleted.Sub(got.Committed) > patience {

@@ -41,12 +41,14 @@ type queue struct {
 // put adds the pieces of a batch and moves the position.
 func (q *queue) put(b *cdc.Batch, rules *Rules) {
 	for i := range b.Transactions {
-		q.putPiece(&b.Transactions[i], rules)
+		if a := q.putPiece(&b.Transactions[i], rules).account; a != nil && a.Received.IsZero() {
+			a.Received = b.Received
+		}
 	}
 	q.position = max(q.position, b.Position)
 }
 
-func (q *queue) putPiece(t *cdc.Transaction, rules *Rules) {
+func (q *queue) putPiece(t *cdc.Transaction, rules *Rules) *entry {
 	e := q.open()
 	if e == nil {
 		e = &entry{xid: t.XID, before: max(q.last, q.position), time: t.CommitTime, account: q.accounts.open()}
@@ -67,6 +69,10 @@ func (q *queue) putPiece(t *cdc.Transaction, rules *Rules) {
 		e.end = t.End
 		q.last = t.End
 	}
+	if e.account != nil && t.Message != "" {
+		e.account.Message = t.Message
+	}
+	return e
 }
 
 // open is the transaction of which more pieces are to come, if any: pieces of one
@@ -94,6 +100,9 @@ func (q *queue) see(s snapshot, now time.Time, waited func(time.Duration)) {
 			}
 		default:
 			e.visible = true
+			if e.account != nil {
+				e.account.Visible = now
+			}
 			if !e.waits.IsZero() {
 				waited(now.Sub(e.waits))
 			}

@@ -25,10 +25,12 @@ type Options struct {
 	Eraser      *cache.Eraser
 	// DecodingWorkMem is what the walsender may use to decode, in Postgres' notation; empty leaves it to package cdc.
 	DecodingWorkMem string
-	Metrics         *Metrics // nil: not measured
-	Observer        Observer // nil: nobody is told
-	Logger          *zap.Logger
-	Switches        Switches
+	// MessagePrefix asks for the messages that writers leave in the WAL under it: see Transaction.Message. Empty: none.
+	MessagePrefix string
+	Metrics       *Metrics // nil: not measured
+	Observer      Observer // nil: nobody is told
+	Logger        *zap.Logger
+	Switches      Switches
 
 	told map[Finding]bool // what the log has been told
 }

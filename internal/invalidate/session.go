@@ -102,6 +102,7 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 		// The server gives a frozen holder up after this time, and another process takes the slot within ten seconds.
 		SenderTimeout:   senderTimeout,
 		DecodingWorkMem: o.DecodingWorkMem,
+		MessagePrefix:   o.MessagePrefix,
 		Logger:          o.Logger,
 	})
 	if err != nil {
