@@ -57,7 +57,7 @@ type database struct {
 // open gives the store with the schema up to date, and the number of migrations that it took.
 func (c *database) open(ctx context.Context, p *program.Process) (store *api.Store, applied int, err error) {
 	log, _ := c.Logger(p)
-	store, err = api.OpenStore(ctx, c.DatabaseURL)
+	store, err = api.OpenStore(ctx, api.StoreOptions{URL: c.DatabaseURL, Logger: log})
 	if err != nil {
 		return nil, 0, err
 	}

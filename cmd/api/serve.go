@@ -19,6 +19,7 @@ import (
 // serve is the sub-command that answers HTTP until it is told to stop.
 type serve struct {
 	program.Postgres `embed:""`
+	program.Replica  `embed:""`
 	program.Valkey   `embed:""`
 	program.Cache    `embed:""`
 	program.Logging  `embed:""`
@@ -30,8 +31,15 @@ type serve struct {
 	CORSOrigins  []string        `name:"api-cors-origins" env:"API_CORS_ORIGINS" placeholder:"ORIGIN,..." help:"Origins whose pages may call the API from a browser, such as https://example.org; * lets any page read, without cookies. Default: none."`
 	Proxies      []string        `name:"api-trusted-proxies" env:"API_TRUSTED_PROXIES" placeholder:"NETWORK,..." help:"Networks of proxies whose X-Forwarded-For names the client, for the limit on logins: 10.0.0.0/8. Default: none."`
 
+	LocalBytes program.Bytes `name:"cache-local-bytes" env:"CACHE_LOCAL_BYTES" default:"128MiB" placeholder:"BYTES" help:"What is kept in this process' memory, all together; at least 1MiB."`
+	Loads      int           `name:"cache-loads" env:"CACHE_LOADS" default:"16" placeholder:"N" help:"How many loads ask Postgres at the same time."`
+	LoadQueue  int           `name:"cache-load-queue" env:"CACHE_LOAD_QUEUE" default:"1000" placeholder:"N" help:"How many loads may wait for their turn; past that, answers that are not in the cache are 503."`
+
 	AdminAddr program.Address `name:"api-admin-addr" env:"API_ADMIN_ADDR" default:":9090" placeholder:"ADDR" help:"Address of /metrics, /debug/pprof/ and /loglevel. Not for the public."`
 }
+
+// maxLoads is beyond what a Postgres takes.
+const maxLoads = 10_000
 
 // Check reports origins and networks that are none.
 func (c *serve) Check(p *program.Problems) {
@@ -42,6 +50,15 @@ func (c *serve) Check(p *program.Problems) {
 	}
 	if _, err := c.proxies(); err != nil {
 		p.Add("API_TRUSTED_PROXIES", "%v", err)
+	}
+	if c.LocalBytes < 1<<20 {
+		p.Add("CACHE_LOCAL_BYTES", "must be at least 1MiB, not %d bytes", c.LocalBytes)
+	}
+	if c.Loads < 1 || c.Loads > maxLoads {
+		p.Add("CACHE_LOADS", "must be a number from 1 to %d, not %d", maxLoads, c.Loads)
+	}
+	if c.LoadQueue < 1 {
+		p.Add("CACHE_LOAD_QUEUE", "must be at least 1, not %d", c.LoadQueue)
 	}
 }
 
@@ -68,11 +85,13 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := applySwitches(&options, p.Environ); err != nil {
+	options.LocalBytes, options.Loads, options.LoadQueue = int(c.LocalBytes), c.Loads, c.LoadQueue
+	source := api.StoreOptions{URL: c.DatabaseURL, ReplicaURL: c.DatabaseReplicaURL, Loads: c.Loads, Logger: log}
+	if err := applySwitches(&options, &source, p.Environ); err != nil {
 		return err
 	}
 	// What is opened here outlives ctx: requests that are being drained still need it.
-	store, err := api.OpenStore(context.WithoutCancel(ctx), c.DatabaseURL)
+	store, err := api.OpenStore(context.WithoutCancel(ctx), source)
 	if err != nil {
 		return err
 	}
@@ -93,6 +112,7 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	store.OnNewLife(kept.Doubt)
 
 	metrics.Register(api.CacheFigures(kept.Stats))
+	metrics.Register(api.StandbyFigures(store))
 	state := &state{store: store, cache: kept}
 	service, err := api.New(api.Options{
 		Store:          store,
@@ -154,7 +174,7 @@ type state struct {
 }
 
 func (s *state) checks() []program.Check {
-	return []program.Check{
+	checks := []program.Check{
 		{Name: "serving", Test: func(context.Context) error {
 			if s.stopping.Load() {
 				return errors.New("shutting down")
@@ -186,4 +206,11 @@ func (s *state) checks() []program.Check {
 			return nil
 		}},
 	}
+	if _, there := s.store.Standby(); there {
+		checks = append(checks, program.Check{Name: "standby", Optional: true, Test: func(context.Context) error {
+			reason, _ := s.store.Standby()
+			return reason
+		}})
+	}
+	return checks
 }

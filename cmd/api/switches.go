@@ -2,7 +2,10 @@
 
 package main
 
-import "walkey/internal/cache"
+import (
+	"walkey/internal/api"
+	"walkey/internal/cache"
+)
 
 // applySwitches leaves every mechanism on. The torture run builds a program whose mechanisms can be switched off; this is not it.
-func applySwitches(*cache.Options, []string) error { return nil }
+func applySwitches(*cache.Options, *api.StoreOptions, []string) error { return nil }

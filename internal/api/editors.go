@@ -161,19 +161,20 @@ type profile struct {
 // profile loads an active editor who still has this language. The language belongs to the key: a profile that moved to
 // another is not found here, and stays so until it moves back, of which the key is told.
 func (s *Store) profile(ctx context.Context, id int64, language string) (p profile, found bool, err error) {
-	var hash string
-	err = s.read(ctx, func(ctx context.Context) error {
-		return s.pool.QueryRow(ctx, `SELECT id, username, display_name, language, password FROM public.editors
-			WHERE id = $1 AND language = $2 AND is_active`, id, language).Scan(&p.ID, &p.Username, &p.DisplayName, &p.Language, &hash)
-	})
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return profile{}, false, nil
-	case err != nil:
+	rows, err := load(ctx, s, func(row pgx.CollectableRow) (p profile, err error) {
+		var hash string
+		err = row.Scan(&p.ID, &p.Username, &p.DisplayName, &p.Language, &hash)
+		p.Stamp = stampOf(hash)
+		return p, err
+	}, `SELECT id, username, display_name, language, password FROM public.editors
+		WHERE id = $1 AND language = $2 AND is_active`, id, language)
+	if err != nil {
 		return profile{}, false, fmt.Errorf("loading the profile of editor %d: %w", id, err)
 	}
-	p.Stamp = stampOf(hash)
-	return p, true, nil
+	if len(rows) == 0 {
+		return profile{}, false, nil
+	}
+	return rows[0], true, nil
 }
 
 // language gives the language that an active editor has now.

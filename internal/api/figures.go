@@ -51,6 +51,9 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	counter("walkey_cache_malformed_total", "Stored bytes that were no value.", nil, func(s cache.Stats) uint64 { return s.Malformed })
 	counter("walkey_cache_connects_total", "Attempts to connect to Valkey for reading.", nil, func(s cache.Stats) uint64 { return s.Connects })
 	counter("walkey_cache_invalidations_total", "Keys whose change Valkey has pushed, and losses of all local copies.", nil, func(s cache.Stats) uint64 { return s.Invalidations })
+	counter("walkey_cache_overtaken_total", "Stored values that may have been older than an answer before, and were loaded anew.", nil, func(s cache.Stats) uint64 { return s.Overtaken })
+	counter("walkey_cache_overloads_total", "Loads that were refused because too many waited, or whose turn did not come.", nil, func(s cache.Stats) uint64 { return s.Overloads })
+	add(prometheus.GaugeValue, "walkey_cache_loads_queued", "Loads that wait, for their turn mostly.", nil, func(s cache.Stats) float64 { return float64(s.LoadsQueued) })
 	add(prometheus.GaugeValue, "walkey_cache_loads_running", "Loads from Postgres under way.", nil, func(s cache.Stats) float64 { return float64(s.Loading) })
 	const local = "Bytes that the cache itself keeps in this process: bodies decoded for clients who do not take the stored coding, and values that serve while the cache is not trusted. Local copies of what Valkey holds come on top."
 	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "decoded"}, func(s cache.Stats) float64 { return float64(s.DecodedBytes) })

@@ -10,11 +10,10 @@ import (
 
 // lives tells one life of the database's server from the next: with each, what was seen in the one before may be gone.
 type lives struct {
-	changed func() // may be nil
-
-	mu    sync.Mutex
-	known bool   // guarded by mu
-	last  string // guarded by mu
+	mu      sync.Mutex
+	changed func() // guarded by mu; may be nil
+	known   bool   // guarded by mu
+	last    string // guarded by mu
 }
 
 // connected looks where a new connection leads.
@@ -26,9 +25,10 @@ func (l *lives) connected(ctx context.Context, conn *pgx.Conn) error {
 	l.mu.Lock()
 	anew := l.known && l.last != life
 	l.known, l.last = true, life
+	changed := l.changed
 	l.mu.Unlock()
-	if anew && l.changed != nil {
-		l.changed()
+	if anew && changed != nil {
+		changed()
 	}
 	return nil
 }

@@ -99,6 +99,11 @@ func (a *API) explain(err error) *problem {
 	case errors.Is(err, cache.ErrUnavailable):
 		a.log.Warn("Valkey unreachable", zap.Error(err))
 		return a.unavailable("sessions can't be read or written at the moment")
+	case errors.Is(err, cache.ErrOverloaded):
+		a.log.Warn("too many loads at the same time")
+		p := a.unavailable("too many answers are being made at the moment")
+		p.retryAfter = overloadedSeconds
+		return p
 	case errors.Is(err, errHashingBusy):
 		a.log.Warn("too many logins at the same time")
 		return a.unavailable("too many people are logging in at the moment")
@@ -109,6 +114,9 @@ func (a *API) explain(err error) *problem {
 	a.log.Error("request failed", zap.Error(err))
 	return newProblem(http.StatusInternalServerError, "")
 }
+
+// overloadedSeconds is soon: a queue of loads goes down quickly once it does.
+const overloadedSeconds = 1
 
 // retryAfterSeconds is about as long as a restart of the database takes.
 const retryAfterSeconds = 2

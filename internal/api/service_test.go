@@ -39,10 +39,16 @@ type service struct {
 // startService gives an API with an empty table, whose cache is trusted already.
 func startService(t testing.TB, compression string, change ...func(*Options)) *service {
 	t.Helper()
+	return startServiceOn(t, cache.Options{Compression: compression}, change...)
+}
+
+// startServiceOn is startService with a cache of the test's own making, but for where it is.
+func startServiceOn(t testing.TB, options cache.Options, change ...func(*Options)) *service {
+	t.Helper()
 	valkey := embeddedtest.Valkey(t)
 	s := &service{valkey: valkey}
 	database := embeddedtest.Database(t, embeddedtest.SharedPostgres(t))
-	options := cache.Options{Host: valkey.Host(), Port: valkey.Port(), Prefix: testPrefix, Compression: compression, MaxStaleness: 5 * time.Second}
+	options.Host, options.Port, options.Prefix, options.MaxStaleness = valkey.Host(), valkey.Port(), testPrefix, 5*time.Second
 
 	var err error
 	if s.cache, err = cache.Open(options); err != nil {
@@ -82,7 +88,7 @@ func startService(t testing.TB, compression string, change ...func(*Options)) *s
 
 func openStore(t testing.TB, database string) *Store {
 	t.Helper()
-	store, err := OpenStore(t.Context(), database)
+	store, err := OpenStore(t.Context(), StoreOptions{URL: database})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,13 +3,13 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/zap"
 )
 
 // Material is one material as the API shows it.
@@ -32,25 +32,42 @@ const materialColumns = `id, title, description, material_type, icon_name, file`
 // connectTimeout bounds one attempt to connect where the URL does not.
 const connectTimeout = 3 * time.Second
 
+// besideLoads is how many connections there are for what is no load, where the URL does not say how many there are.
+const besideLoads = 4
+
 // Store reads and changes the tables. It connects when it is first used, and anew after an outage.
 type Store struct {
-	pool  *pgxpool.Pool
-	lives lives
+	pool    *pgxpool.Pool
+	lives   lives
+	standby *standby // nil without
 }
 
-// OpenStore prepares a pool of connections without connecting. The URL's pool_* parameters set its bounds. Of several
-// hosts in the URL it uses the primary; a standby counts as unreachable.
-func OpenStore(ctx context.Context, databaseURL string) (*Store, error) {
-	config, err := pgxpool.ParseConfig(databaseURL)
+// StoreOptions say where the tables are.
+type StoreOptions struct {
+	// URL leads to the primary. Its pool_* parameters set the bounds of the pool of connections. Of several hosts in it the primary
+	// is used; a standby counts as unreachable.
+	URL string
+	// ReplicaURL leads to a hot standby that loads may come from; empty without.
+	ReplicaURL string
+	// Loads is how many loads there are at the same time: where a URL does not say how large its pool is, there are connections for
+	// them and some more.
+	Loads  int
+	Logger *zap.Logger // nil logs nothing
+
+	// NoStandbyLSN loads from the standby however far it is. It is for tests alone: old values are stored then.
+	NoStandbyLSN bool
+}
+
+// OpenStore prepares pools of connections without connecting. With a standby, it looks at that from now on.
+func OpenStore(ctx context.Context, o StoreOptions) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	config, err := pgxpool.ParseConfig(o.URL)
 	if err != nil {
 		return nil, fmt.Errorf("reading the database's URL: %w", err)
 	}
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	if config.ConnConfig.RuntimeParams["application_name"] == "" {
-		config.ConnConfig.RuntimeParams["application_name"] = "walkey-api"
-	}
+	prepareConfig(config, o.URL, o.Loads)
 	// A standby may be behind: what is loaded there and stored would be older than the delete that went before.
 	config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	s := &Store{}
@@ -58,15 +75,83 @@ func OpenStore(ctx context.Context, databaseURL string) (*Store, error) {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("preparing the connections to the database: %w", err)
 	}
+	if o.ReplicaURL != "" {
+		if s.standby, err = openStandby(ctx, s.pool, o); err != nil {
+			s.pool.Close()
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
+// prepareConfig sets what a URL leaves open.
+func prepareConfig(config *pgxpool.Config, databaseURL string, loads int) {
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "walkey-api"
+	}
+	if given, err := pgx.ParseConfig(databaseURL); err == nil && given.RuntimeParams["pool_max_conns"] == "" {
+		config.MaxConns = max(config.MaxConns, int32(loads+besideLoads))
+	}
+}
+
 // OnNewLife sets what is called when a connection turns out to lead to another server than the one before, or to the same
-// after a restart: before anything is asked on it. Set it before the store is used.
-func (s *Store) OnNewLife(call func()) { s.lives.changed = call }
+// after a restart: before anything is asked on it.
+func (s *Store) OnNewLife(call func()) {
+	s.lives.mu.Lock()
+	defer s.lives.mu.Unlock()
+	s.lives.changed = call
+}
 
 // Close ends all connections, once those in use are given back.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	if s.standby != nil {
+		s.standby.close()
+	}
+	s.pool.Close()
+}
+
+// Standby says why loads do not come from the standby; nil when they do. there is false without one.
+func (s *Store) Standby() (reason error, there bool) {
+	if s.standby == nil {
+		return nil, false
+	}
+	return s.standby.usable(), true
+}
+
+// Position is the end of the WAL: every change that could be seen before the call is before it.
+func (s *Store) Position(ctx context.Context) (position uint64, err error) {
+	var text string
+	if err := s.pool.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn()::text`).Scan(&text); err != nil {
+		return 0, fmt.Errorf("asking for the end of the WAL: %w", err)
+	}
+	position, ok := parsePosition(text)
+	if !ok {
+		return 0, fmt.Errorf("asking for the end of the WAL: %q is no position", text)
+	}
+	return position, nil
+}
+
+// load reads rows from the standby, where that is as good, or from the primary.
+func load[T any](ctx context.Context, s *Store, row pgx.RowToFunc[T], sql string, args ...any) (all []T, err error) {
+	q := question{sql: sql, args: args, collect: func(rows pgx.Rows) (err error) {
+		all, err = pgx.CollectRows(rows, row)
+		return err
+	}}
+	if s.standby != nil && s.standby.load(ctx, q) {
+		return all, nil
+	}
+	err = s.read(ctx, func(ctx context.Context) error {
+		rows, err := s.pool.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		return q.collect(rows)
+	})
+	return all, err
+}
 
 // Ping asks the server for a sign of life.
 func (s *Store) Ping(ctx context.Context) error { return s.read(ctx, s.pool.Ping) }
@@ -85,14 +170,7 @@ func (s *Store) read(ctx context.Context, once func(context.Context) error) erro
 // list loads the active materials that a query asks for, by id. More follow when more is true.
 func (s *Store) list(ctx context.Context, q listQuery) (materials []Material, more bool, err error) {
 	sql, args := q.sql()
-	err = s.read(ctx, func(ctx context.Context) error {
-		rows, err := s.pool.Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		materials, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Material])
-		return err
-	})
+	materials, err = load(ctx, s, pgx.RowToStructByPos[Material], sql, args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("loading the list of materials: %w", err)
 	}
@@ -123,21 +201,15 @@ func (q listQuery) sql() (sql string, args []any) {
 
 // material loads one active material. found is false when there is none.
 func (s *Store) material(ctx context.Context, id int64) (m Material, found bool, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		rows, err := s.pool.Query(ctx, `SELECT `+materialColumns+` FROM public.materials WHERE id = $1 AND is_active`, id)
-		if err != nil {
-			return err
-		}
-		m, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Material])
-		return err
-	})
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return Material{}, false, nil
-	case err != nil:
+	rows, err := load(ctx, s, pgx.RowToStructByPos[Material],
+		`SELECT `+materialColumns+` FROM public.materials WHERE id = $1 AND is_active`, id)
+	if err != nil {
 		return Material{}, false, fmt.Errorf("loading material %d: %w", id, err)
 	}
-	return m, true, nil
+	if len(rows) == 0 {
+		return Material{}, false, nil
+	}
+	return rows[0], true, nil
 }
 
 // listBody is a list of materials as the API answers it.

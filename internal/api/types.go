@@ -31,8 +31,10 @@ type typeCounts struct {
 // typesPage answers GET typesPath, by the page middleware.
 func (a *API) typesPage() handler {
 	counted := a.answerErrors(recovered(a.countTypes))
-	page := cache.Page(a.cache, pagesOfMaterials, cache.Lists, cache.PageOptions{}, http.HandlerFunc(
-		func(w http.ResponseWriter, r *http.Request) { counted(&recorder{ResponseWriter: w}, r) }))
+	overloaded := a.answerErrors(func(http.ResponseWriter, *http.Request) error { return cache.ErrOverloaded })
+	page := cache.Page(a.cache, pagesOfMaterials, cache.Lists, cache.PageOptions{
+		Overloaded: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { overloaded(&recorder{ResponseWriter: w}, r) }),
+	}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { counted(&recorder{ResponseWriter: w}, r) }))
 	return func(w http.ResponseWriter, r *http.Request) error {
 		since, err := a.since(r)
 		if err != nil {
@@ -79,15 +81,8 @@ func (a *API) countTypes(w http.ResponseWriter, r *http.Request) error {
 
 // types counts the active materials of each type, by type.
 func (s *Store) types(ctx context.Context) (types []TypeCount, err error) {
-	err = s.read(ctx, func(ctx context.Context) error {
-		rows, err := s.pool.Query(ctx, `SELECT material_type, count(*) FROM public.materials WHERE is_active
-			GROUP BY material_type ORDER BY material_type`)
-		if err != nil {
-			return err
-		}
-		types, err = pgx.CollectRows(rows, pgx.RowToStructByPos[TypeCount])
-		return err
-	})
+	types, err = load(ctx, s, pgx.RowToStructByPos[TypeCount],
+		`SELECT material_type, count(*) FROM public.materials WHERE is_active GROUP BY material_type ORDER BY material_type`)
 	if err != nil {
 		return nil, fmt.Errorf("counting the types of materials: %w", err)
 	}

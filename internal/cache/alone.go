@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Loads that can't be stored although values are trusted: Valkey's memory is full, a hash has all its fields, the key is of
@@ -25,22 +26,25 @@ type loading struct {
 	done  chan struct{} // closed when the fields below are set
 	value Value
 	err   error
+	ended time.Duration // when value was loaded
 }
 
 // run loads.
-func (l *loading) run(c *Cache) {
+func (l *loading) run(c *Cache, at Address) {
 	defer close(l.done)
 	l.err = errLoaderExited
 	var content Content
+	begun := c.now()
 	if l.err = c.load(l.ctx, l.load, &content); l.err == nil {
-		l.value = loadedValue(content, c.tokens.next(), c.decoded)
+		l.value, l.ended = loadedValue(content, c.tokens.next(), c.decoded), c.now()
+		c.landings.loaded(at, begun, l.ended, l.value.fill(), false)
 	}
 }
 
 func (c *Cache) loadAlone(ctx context.Context, at Address, load Loader) (Value, Outcome, error) {
-	l, caused := c.enqueue(ctx, at, load)
-	if l == nil {
-		return Value{}, MissRefused, ErrClosed
+	l, caused, err := c.enqueue(ctx, at, load)
+	if err != nil {
+		return Value{}, MissRefused, err
 	}
 	if err := await(ctx, l.done); err != nil {
 		return Value{}, MissRefused, err
@@ -53,30 +57,30 @@ func (c *Cache) loadAlone(ctx context.Context, at Address, load Loader) (Value, 
 	return l.value, MissCollapsed, l.err
 }
 
-// enqueue finds a load of the address that has not begun, or begins one. There is none when the cache is closed.
-func (c *Cache) enqueue(ctx context.Context, at Address, load Loader) (l *loading, caused bool) {
+// enqueue finds a load of the address that has not begun, or begins one. The error is ErrClosed or ErrOverloaded.
+func (c *Cache) enqueue(ctx context.Context, at Address, load Loader) (l *loading, caused bool, err error) {
 	c.singles.mu.Lock()
 	defer c.singles.mu.Unlock()
 	present := c.singles.byAt[at]
 	if present != nil && present.next != nil {
-		return present.next, false
+		return present.next, false, nil
 	}
-	if !c.begin() {
-		return nil, false
+	if err := c.begin(); err != nil {
+		return nil, false, err
 	}
 	l = &loading{ctx: ctx, load: load, done: make(chan struct{})}
 	if present != nil {
 		present.next = l
-		return l, true
+		return l, true, nil
 	}
 	c.singles.byAt[at] = &single{}
 	go c.runSingle(at, l)
-	return l, true
+	return l, true, nil
 }
 
 // runSingle runs a load, and lets the next one begin.
 func (c *Cache) runSingle(at Address, l *loading) {
-	defer c.loads.Done()
+	defer c.over()
 	defer func() {
 		c.singles.mu.Lock()
 		defer c.singles.mu.Unlock()
@@ -88,5 +92,5 @@ func (c *Cache) runSingle(at Address, l *loading) {
 		}
 		delete(c.singles.byAt, at)
 	}()
-	l.run(c)
+	l.run(c, at)
 }

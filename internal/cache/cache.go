@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -41,14 +42,18 @@ type Cache struct {
 	start      time.Time // the monotonic clock's zero
 	onLoad     func(took time.Duration)
 
-	waiters waiters
-	tokens  *tokens
-	decoded *decodedBodies
-	kept    keptValues
-	flights flights
-	singles singles
-	windows windows
-	counts  counts
+	waiters  waiters
+	tokens   *tokens
+	decoded  *decodedBodies
+	kept     keptValues
+	places   *places
+	landings landings
+	flights  flights
+	singles  singles
+	windows  windows
+	counts   counts
+
+	proved atomic.Int64 // the latest moment of which any primary's heartbeat was a proof, as far as follow has noted
 
 	life    context.Context // ends when Close begins
 	atOnce  context.Context // has ended: for calls that must not go out
@@ -82,9 +87,11 @@ func Open(o Options) (*Cache, error) {
 		start:      time.Now(),
 		onLoad:     o.OnLoad,
 		tokens:     newTokens(o.Switches.NoTokenPerLoad),
-		decoded:    newDecodedBodies(o.LocalBytes / 4),
-		kept:       keptValues{max: o.MaxStaleness, limit: o.LocalBytes / 4, byAt: make(map[Address]*keptValue)},
-		flights:    flights{gathering: make(map[Address]*flight), loading: make(map[permit]*flight)},
+		decoded:    newDecodedBodies(o.LocalBytes / decodedShare),
+		kept:       keptValues{max: o.MaxStaleness, limit: o.LocalBytes / keptShare, byAt: make(map[Address]*keptValue)},
+		landings:   newLandings(o.MaxStaleness, o.LocalBytes/landingsShare),
+		places:     newPlaces(o.Loads, o.LoadQueue),
+		flights:    newFlights(),
 		singles:    singles{byAt: make(map[Address]*single)},
 	}
 	c.life, c.stop = context.WithCancel(context.Background())

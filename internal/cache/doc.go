@@ -10,6 +10,11 @@
 //   - A value from the cache is served only while the process can show that everything which could be seen
 //     Options.MaxStaleness ago has been deleted. The proof is the heartbeat, read on the connection that also brings
 //     the deletes. Without the proof, and while Valkey is away, loads go to their source, one for each key and process.
+//   - Of one address, the answers of one process never go back in time for a client that asks one thing after the other, whether
+//     they came from the cache, went into it, or past it.
+//   - No more loads call their source at once than Options.Loads, and no more wait for that than Options.LoadQueue; who finds no place
+//     gets ErrOverloaded, and what is in the cache is served all the same. A key has at most three loads at once.
+//   - What is kept in memory stays within Options.LocalBytes.
 //   - Who names a position in the WAL gets nothing older than the changes up to it ([Cache.FetchSince]).
 //   - A Valkey that refuses to push what changes (CLIENT TRACKING) is used without local copies, under the same bounds.
 //   - Valkey unreachable is never an error of [Cache.Fetch], and never makes it wait for long.

@@ -12,7 +12,7 @@ const maxRounds = 16 // of looking and boarding for one request
 // Fetch gives the value of an address: from the cache when that is fresh enough, else by loading it, together with all
 // others who ask for it. It stores what it has loaded if nothing has been deleted meanwhile, for about ttl.
 //
-// An error is the loader's, or the caller's context's, or ErrClosed. That Valkey can't be reached is none. A caller whose
+// An error is the loader's, or the caller's context's, ErrClosed or ErrOverloaded. That Valkey can't be reached is none. A caller whose
 // context ends leaves; the load goes on for the others.
 func (c *Cache) Fetch(ctx context.Context, at Address, ttl TTL, load Loader) (Value, Outcome, error) {
 	return c.fetch(ctx, at, ttl, load, false)
@@ -37,6 +37,18 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 			if !g.holds(t, now) {
 				continue // it may be old
 			}
+			if c.landings.count.Load() != 0 {
+				if p := c.landings.of(at, seen.value.fill(), g.proves(t)); p != free {
+					if v, o, err, done := c.overtaken(ctx, place.node, t, at, seen.value, load, p, sinceCall); done {
+						return v, o, err
+					}
+					if round < maxRounds {
+						now = c.now()
+						continue
+					}
+					return c.loadAlone(ctx, at, load)
+				}
+			}
 			if seen.local {
 				c.counts.hitsLocal.Add(1)
 				return seen.value, HitLocal, nil
@@ -60,9 +72,9 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 			// So much changes here that there is nothing to wait for.
 			return c.loadAlone(ctx, at, load)
 		}
-		f, caused := c.board(ctx, at, seen.stored, ttl, load, g, t.epoch)
-		if f == nil {
-			return Value{}, MissRefused, ErrClosed
+		f, caused, err := c.board(ctx, at, seen.stored, ttl, load, g, t.epoch)
+		if err != nil {
+			return Value{}, MissRefused, err
 		}
 		if err := await(ctx, f.loaded); err != nil {
 			return Value{}, MissCollapsed, err

@@ -346,7 +346,7 @@ func TestTheLoadUnderALostLeaseIsNotShared(t *testing.T) {
 			seen := one.lookNow(at)
 			return err == nil && seen.state == seenLease && seen.stored == lease
 		})
-		third := fetchLater(t, one, at, neverLoad)
+		third := fetchLater(t, one, at, s.load)
 		await10(t, "wait", func() bool { return one.Stats().Waits > 0 })
 		close(early.release)
 		if got := receive(t, "first answer", first); got.body != "old" || got.outcome != MissRefused {
@@ -356,8 +356,9 @@ func TestTheLoadUnderALostLeaseIsNotShared(t *testing.T) {
 		if got := receive(t, "second answer", second); got.body != "new" || got.outcome != MissStored {
 			t.Errorf("second: %+v", got)
 		}
-		if got := receive(t, "third answer", third); got.body != "new" || got.err != nil {
-			t.Errorf("third: %+v", got)
+		// What the other process has stored may have been loaded before the end of the first load here.
+		if got := receive(t, "third answer", third); got.body != "new" || got.outcome != MissStored || one.Stats().Overtaken != 1 {
+			t.Errorf("third: %+v, %d were overtaken", got, one.Stats().Overtaken)
 		}
 	})
 }

@@ -32,6 +32,7 @@ type flight struct {
 	guard *guard // of who served the address when that request looked
 	epoch uint64 // of the trust of that request: what is loaded is stored only if everything that was known still holds
 
+	begun  time.Duration // guarded by flights.mu: never after its load began
 	loaded chan struct{} // closed when the fields below are set
 	end    ending
 	value  Value   // with landed
@@ -50,7 +51,7 @@ const (
 	lookAgain                 // something has changed: read Valkey again
 	joinOther                 // who caused the flight waits for other; everyone else looks again
 	unreachable               // Valkey does not answer
-	unstorable                // Valkey answers, and nothing can be stored under this address
+	unstorable                // Valkey answers, and nothing can be stored under this address now
 )
 
 // flights are those of one process.
@@ -58,6 +59,21 @@ type flights struct {
 	mu        sync.Mutex
 	gathering map[Address]*flight // guarded by mu: their loads have not begun
 	loading   map[permit]*flight  // guarded by mu: by the lease under which they load
+	running   map[Address]int     // guarded by mu: how many load
+}
+
+// maxRunning is how many flights of one address load at the same time. A key that is deleted again and again while it is loaded would
+// have any number of them; beyond this, loads follow one another without being stored.
+const maxRunning = 2
+
+func newFlights() flights {
+	return flights{gathering: make(map[Address]*flight), loading: make(map[permit]*flight), running: make(map[Address]int)}
+}
+
+func (fs *flights) crowded(at Address) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.running[at] >= maxRunning
 }
 
 // permit is a lease where it lies.
@@ -67,22 +83,22 @@ type permit struct {
 }
 
 // board finds the flight for a request that has read lease under an address, or nothing (an empty lease). caused says that
-// the request has begun the flight. There is no flight when the cache is closed. g and epoch are those of the trust by which the
+// the request has begun the flight. The error is ErrClosed or ErrOverloaded. g and epoch are those of the trust by which the
 // request has looked.
-func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, load Loader, g *guard, epoch uint64) (f *flight, caused bool) {
+func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, load Loader, g *guard, epoch uint64) (f *flight, caused bool, err error) {
 	fs := &c.flights
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if lease != "" {
-		if f := fs.loading[permit{at, lease}]; f != nil {
-			return f, false
+		if f := fs.loading[permit{at, lease}]; f != nil && c.landings.allows(at, f.begun) {
+			return f, false, nil
 		}
 	}
 	if f := fs.gathering[at]; f != nil {
-		return f, false
+		return f, false, nil
 	}
-	if !c.begin() {
-		return nil, false
+	if err := c.begin(); err != nil {
+		return nil, false, err
 	}
 	f = &flight{
 		at: at, ttl: ttl, load: load, ctx: ctx, guard: g, epoch: epoch,
@@ -90,7 +106,7 @@ func (c *Cache) board(ctx context.Context, at Address, lease string, ttl TTL, lo
 	}
 	fs.gathering[at] = f
 	go c.fly(f)
-	return f, true
+	return f, true, nil
 }
 
 // departs ends the gathering: from here on only those who have read lease come aboard.
@@ -99,7 +115,22 @@ func (c *Cache) departs(f *flight, lease string) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	delete(fs.gathering, f.at)
+	f.begun = c.now()
 	fs.loading[permit{f.at, lease}] = f
+	fs.running[f.at]++
+}
+
+// arrives ends what departs has begun.
+func (c *Cache) arrives(f *flight, lease string) {
+	fs := &c.flights
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.loading[permit{f.at, lease}] == f {
+		delete(fs.loading, permit{f.at, lease})
+	}
+	if fs.running[f.at]--; fs.running[f.at] == 0 {
+		delete(fs.running, f.at)
+	}
 }
 
 // lands ends a flight that did not load.
@@ -114,7 +145,7 @@ func (c *Cache) lands(f *flight, e ending) {
 
 // fly is the goroutine of a flight.
 func (c *Cache) fly(f *flight) {
-	defer c.loads.Done()
+	defer c.over()
 	defer close(f.over)
 	fill := c.tokens.next()
 	// Before anything is read, so that no change after it is missed.
@@ -124,6 +155,10 @@ func (c *Cache) fly(f *flight) {
 	defer patience.Stop()
 	last := false
 	for {
+		if c.flights.crowded(f.at) {
+			c.lands(f, unstorable)
+			return
+		}
 		found, lease, err := c.takeWithin(f, fill)
 		switch {
 		case err != nil:
@@ -204,7 +239,7 @@ func (c *Cache) underWay(f *flight, lease string) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	other := fs.loading[permit{f.at, lease}]
-	if other == nil {
+	if other == nil || !c.landings.allows(f.at, other.begun) {
 		return false
 	}
 	delete(fs.gathering, f.at)
@@ -223,29 +258,28 @@ func (c *Cache) takeWithin(f *flight, fill fillID) (held, string, error) {
 // loadUnder loads and, when the lease is ours, stores.
 func (c *Cache) loadUnder(f *flight, lease string, fill fillID, ours bool) {
 	c.departs(f, lease)
-	defer func() {
-		c.flights.mu.Lock()
-		defer c.flights.mu.Unlock()
-		if c.flights.loading[permit{f.at, lease}] == f {
-			delete(c.flights.loading, permit{f.at, lease})
-		}
-	}()
+	defer c.arrives(f, lease)
 	var content Content
-	loaded := false
+	var ended time.Duration
+	storable := false
 	// Deferred, so that the passengers get off even when the loader ends this goroutine.
 	func() {
 		f.err = errLoaderExited
 		defer close(f.loaded)
 		if f.err = c.load(f.ctx, f.load, &content); f.err == nil {
 			f.value = loadedValue(content, fill, c.decoded)
-			loaded = true
+			ended = c.now()
+			storable = ours && len(content.Body) <= maxBody && len(content.Meta) <= maxMeta
+			c.landings.loaded(f.at, f.begun, ended, fill, storable)
 			c.kept.drop(f.at) // it may be older than what the passengers get
 		}
 	}()
 	if !ours {
 		return
 	}
-	storable := loaded && len(content.Body) <= maxBody && len(content.Meta) <= maxMeta
+	if storable {
+		defer func() { c.landings.filled(f.at, ended, f.stored) }()
+	}
 	var bytes []byte
 	if storable {
 		bytes = f.value.storable(c.coding) // takes its time, too

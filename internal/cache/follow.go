@@ -26,6 +26,7 @@ func (c *Cache) follow(n *node) {
 			now := c.now()
 			n.guard.tell(now)
 			c.kept.expire(now)
+			c.landings.expire(now, c.noteProofs())
 			select {
 			case <-ticker.C:
 			case <-life.Done():

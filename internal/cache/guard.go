@@ -19,10 +19,12 @@ type guard struct {
 	trust atomic.Pointer[trust]
 	down  atomic.Bool  // the last reading of the heartbeat failed
 	beat  atomic.Int64 // when a heartbeat was last seen to rise; 0 is never
-	// How often trust was won or renewed. What was loaded past the cache before is not used after it is lost (again):
+	// How often trust was won or renewed. A load past the cache that began before is not joined after it is lost (again):
 	// in between newer values may have been served from the cache. Trust need not have been lost in between: a single
 	// call that fails goes past the cache, too.
 	won atomic.Uint64
+	// The latest moment of which trust was ever a proof.
+	proved atomic.Int64
 
 	mu     sync.Mutex
 	epoch  uint64 // guarded by mu: rises whenever everything known is void
@@ -130,6 +132,7 @@ func (g *guard) saw(epoch uint64, issued, now time.Duration, number, origin uint
 			until = max(until, t.until)
 		}
 		g.won.Add(1)
+		g.proved.Store(max(g.proved.Load(), int64(until-g.max)))
 		g.trust.Store(&trust{epoch: g.epoch, until: until})
 	case t != nil && t.memoryOnly:
 		g.won.Add(1)

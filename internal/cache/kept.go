@@ -22,7 +22,7 @@ type keptValue struct {
 	at    Address
 	begun time.Duration // never after its load began
 	guard *guard        // of who served the address
-	won   uint64        // guard.won when it was asked for
+	won   uint64        // guard.won when it was asked for; matters until it is loaded
 	size  int
 	loading
 }
@@ -37,9 +37,9 @@ func (c *Cache) bypass(ctx context.Context, at Address, load Loader, why Outcome
 		c.counts.bypassesGuard.Add(1)
 	}
 	for {
-		k, caused := c.keep(ctx, at, load)
-		if k == nil {
-			return Value{}, why, ErrClosed
+		k, caused, err := c.keep(ctx, at, load)
+		if err != nil {
+			return Value{}, why, err
 		}
 		if err := await(ctx, k.done); err != nil {
 			return Value{}, why, err
@@ -52,26 +52,56 @@ func (c *Cache) bypass(ctx context.Context, at Address, load Loader, why Outcome
 }
 
 // keep finds what is kept or being loaded and is young enough, or begins a load.
-func (c *Cache) keep(ctx context.Context, at Address, load Loader) (k *keptValue, caused bool) {
+func (c *Cache) keep(ctx context.Context, at Address, load Loader) (k *keptValue, caused bool, err error) {
 	s := &c.kept
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, g := c.now(), c.at(at).node.guard
 	won := g.won.Load()
-	if k := s.byAt[at]; k != nil && k.guard == g && k.won == won && now-k.begun <= s.max {
-		return k, false
+	if k := s.byAt[at]; k != nil && now-k.begun <= s.max && c.usable(k, g, won) {
+		return k, false, nil
 	}
-	if !c.begin() {
-		return nil, false
+	if err := c.begin(); err != nil {
+		return nil, false, err
 	}
 	k = &keptValue{at: at, begun: now, guard: g, won: won, loading: loading{ctx: ctx, load: load, done: make(chan struct{})}}
 	s.byAt[at] = k // what was there goes with its turn in order
 	go func() {
-		defer c.loads.Done()
+		defer c.over()
 		defer s.settle(k)
-		k.run(c)
+		k.run(c, at)
 	}()
-	return k, true
+	return k, true, nil
+}
+
+// usable says whether nothing that may be newer than what k has loaded, or will, can have been answered meanwhile.
+func (c *Cache) usable(k *keptValue, g *guard, won uint64) bool {
+	select {
+	case <-k.done:
+		return k.err == nil && k.ended > c.latestProof() && c.landings.last(k.at, k.ended)
+	default:
+		return k.guard == g && k.won == won && c.landings.allows(k.at, k.begun)
+	}
+}
+
+// keptNow finds what is kept, and may be answered now.
+func (c *Cache) keptNow(at Address) *keptValue {
+	s := &c.kept
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.byAt[at]
+	if k == nil || c.now()-k.begun > s.max {
+		return nil
+	}
+	select {
+	case <-k.done:
+	default:
+		return nil // it is still being loaded
+	}
+	if !c.usable(k, nil, 0) {
+		return nil
+	}
+	return k
 }
 
 // settle keeps what was loaded if it was, if nothing newer has come, and if nobody has deleted it.

@@ -10,11 +10,13 @@ import (
 // bare is a cache that never meets Valkey, and whose clock only a test moves on.
 func bare() *Cache {
 	c := &Cache{
-		start:   time.Now(),
-		tokens:  newTokens(false),
-		kept:    keptValues{max: time.Hour, limit: 100_000, byAt: make(map[Address]*keptValue)},
-		singles: singles{byAt: make(map[Address]*single)},
-		life:    context.Background(),
+		start:    time.Now(),
+		tokens:   newTokens(false),
+		kept:     keptValues{max: time.Hour, limit: 100_000, byAt: make(map[Address]*keptValue)},
+		singles:  singles{byAt: make(map[Address]*single)},
+		places:   newPlaces(4, 4),
+		landings: newLandings(time.Hour, 100_000),
+		life:     context.Background(),
 	}
 	c.topology = newTopology(Options{}, c.now)
 	c.topology.present.Store(whole(&node{guard: newTestGuard()}, 0))
@@ -64,8 +66,8 @@ func TestWithoutTrustAnOldLoadIsNotShared(t *testing.T) {
 	first := fetchLater(t, c, at, early.loader)
 	receive(t, "early load", early.begun)
 	second := make(chan answer, 1)
-	k, caused := c.keep(t.Context(), at, neverLoad)
-	if caused || k != c.kept.byAt[at] {
+	k, caused, err := c.keep(t.Context(), at, neverLoad)
+	if err != nil || caused || k != c.kept.byAt[at] {
 		t.Fatal("a young load is not shared")
 	}
 	s.set("new")
@@ -78,13 +80,14 @@ func TestWithoutTrustAnOldLoadIsNotShared(t *testing.T) {
 	if got := receive(t, "first answer", first); got.body != "old" {
 		t.Errorf("first: %+v", got) // it has waited for its own load
 	}
-	if got := fetch(t.Context(), c, at, neverLoad); got.body != "new" {
+	// The first one came back last, and may have read last.
+	if got := fetch(t.Context(), c, at, s.load); got.body != "new" || s.loads.Load() != 3 {
 		t.Errorf("afterwards: %+v", got)
 	}
 }
 
 // A call that fails goes past the cache although trust lasts. What it has loaded is not used once values from the cache may
-// have been served again: they may have been newer.
+// have been served again: they may have been newer. That is when a proof is newer than the load.
 func TestWhatAFailedCallHasLoadedIsNotUsedAfterValkeyIsBack(t *testing.T) {
 	t.Parallel()
 	c := bare()
@@ -110,6 +113,10 @@ func TestWhatAFailedCallHasLoadedIsNotUsedAfterValkeyIsBack(t *testing.T) {
 	s.set("second")
 	step("first") // Valkey still does not answer
 	c.only().guard.saw(epoch, c.now(), c.now(), 102, 100)
+	step("first") // it does again, but proves nothing of the time of the load
+	for n := range uint64(3) {
+		c.only().guard.saw(epoch, c.now(), c.now(), 103+n, 100)
+	}
 	step("second")
 }
 
@@ -117,7 +124,7 @@ func TestWhatAFailedCallHasLoadedIsNotUsedAfterValkeyIsBack(t *testing.T) {
 func TestWithoutTrustWhatIsKeptGivesWayToAFlightThatLands(t *testing.T) {
 	t.Parallel()
 	c := bare()
-	c.flights = flights{gathering: make(map[Address]*flight), loading: make(map[permit]*flight)}
+	c.flights = newFlights()
 	at := c.At("k")
 	s := newSource("first")
 	if got := fetch(t.Context(), c, at, s.load); got.body != "first" {

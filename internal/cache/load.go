@@ -23,20 +23,37 @@ func (p *LoadPanic) Error() string { return fmt.Sprintf("the loader panicked: %v
 
 var errLoaderExited = errors.New("the loader ended its goroutine")
 
-// begin lets a load begin, unless the cache is closed. Every begin that said yes is followed by one c.loads.Done.
-func (c *Cache) begin() bool {
+// begin lets a load begin, unless the cache is closed or there are too many. Every begin without an error is followed by one
+// over.
+func (c *Cache) begin() error {
 	c.closing.RLock()
 	defer c.closing.RUnlock()
 	if c.closed {
-		return false
+		return ErrClosed
+	}
+	if !c.places.take() {
+		c.counts.overloads.Add(1)
+		return ErrOverloaded
 	}
 	c.loads.Add(1)
-	return true
+	return nil
+}
+
+// over ends what begin has begun.
+func (c *Cache) over() {
+	c.places.free()
+	c.loads.Done()
 }
 
 // load calls a loader with the values of ctx, but not with its end: others wait for the same load. The end of the cache
-// does end it. Content that is too large to be stored is left to the fill to refuse.
+// does end it. Content that is too large to be stored is left to the fill to refuse. While as many loads as may call their
+// source it waits for its turn.
 func (c *Cache) load(ctx context.Context, load Loader, content *Content) (err error) {
+	if err := c.places.begin(c.life); err != nil {
+		c.counts.overloads.Add(1)
+		return err
+	}
+	defer c.places.end()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()

@@ -27,7 +27,9 @@ type Options struct {
 	DefaultTTL   time.Duration // the meaning of Default; 300 s when zero
 	Compression  string        // CodingZlib, CodingZstd, CodingGzip or CodingNone; empty is CodingZlib
 	MaxStaleness time.Duration // no answer from the cache is older; 5 s when zero, and not below 1 s
-	LocalBytes   int           // bound of the local copies of Valkey's values; 128 MiB when zero
+	LocalBytes   int           // bound of what is kept in this process' memory; 128 MiB when zero
+	Loads        int           // how many loads call their source at the same time; 16 when zero
+	LoadQueue    int           // how many more may wait for that; 1,000 when zero
 	Logger       *zap.Logger   // nil logs nothing
 	// OnLoad is told how long each call of a loader took, by whoever waited for it. It must not block. nil: nobody is.
 	OnLoad   func(took time.Duration)
@@ -42,11 +44,21 @@ type Switches struct {
 	NoReplay       bool // believe a new primary to have every delete that the former one acknowledged
 }
 
+// Of LocalBytes, copies of Valkey's values take a half, and the rest is shared as follows.
+const (
+	copiesShare   = 2 // copies of what Valkey holds
+	keptShare     = 4 // what was loaded while nothing is trusted
+	decodedShare  = 8 // bodies whose coding a client does not take
+	landingsShare = 8 // what keeps answers in order
+)
+
 const (
 	defaultTTL          = 300 * time.Second
 	defaultMaxStaleness = 5 * time.Second
 	minMaxStaleness     = time.Second
 	defaultLocalBytes   = 128 << 20
+	defaultLoads        = 16
+	defaultLoadQueue    = 1000
 )
 
 // complete fills in what was left out, or says everything that is wrong.
@@ -62,6 +74,12 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.LocalBytes == 0 {
 		o.LocalBytes = defaultLocalBytes
+	}
+	if o.Loads == 0 {
+		o.Loads = defaultLoads
+	}
+	if o.LoadQueue == 0 {
+		o.LoadQueue = defaultLoadQueue
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -98,6 +116,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.LocalBytes < 1<<20 {
 		wrong = append(wrong, fmt.Errorf("%d bytes for local copies are less than 1 MiB", o.LocalBytes))
+	}
+	if o.Loads < 1 || o.LoadQueue < 1 {
+		wrong = append(wrong, fmt.Errorf("%d loads at once and %d that wait: neither may be below 1", o.Loads, o.LoadQueue))
 	}
 	return o, errors.Join(wrong...)
 }

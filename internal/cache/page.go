@@ -16,6 +16,8 @@ type PageOptions struct {
 	// Vary names the headers of a request that its answer may depend on; "Host" counts as one. Each combination of their
 	// values is kept by itself.
 	Vary []string
+	// Overloaded answers when the handler is not asked because too many loads wait already. By default it is 503 with Retry-After.
+	Overloaded http.Handler
 	// MaxBytes bounds the body of an answer that is kept; 1 MiB when zero.
 	MaxBytes int
 }
@@ -51,7 +53,10 @@ func Page(c PageCache, group string, ttl TTL, o PageOptions, next http.Handler) 
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = defaultPageBytes
 	}
-	p := &page{cache: c, key: pageKeys + group, ttl: ttl, limit: min(o.MaxBytes, maxBody), next: next}
+	if o.Overloaded == nil {
+		o.Overloaded = http.HandlerFunc(comeAgain)
+	}
+	p := &page{cache: c, key: pageKeys + group, ttl: ttl, limit: min(o.MaxBytes, maxBody), next: next, overloaded: o.Overloaded}
 	for _, name := range o.Vary {
 		p.dependsOn = append(p.dependsOn, textproto.CanonicalMIMEHeaderKey(name))
 	}
@@ -79,6 +84,13 @@ type page struct {
 	vary      []string // the value of Vary
 	groups    []string // the value of Cache-Groups
 	next      http.Handler
+
+	overloaded http.Handler
+}
+
+func comeAgain(w http.ResponseWriter, _ *http.Request) {
+	w.Header()["Retry-After"] = []string{"1"}
+	http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
 }
 
 // ServeHTTP answers from what is kept, or by the handler.
@@ -114,6 +126,10 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil && r.Context().Err() != nil {
 		return // nobody waits for an answer
+	}
+	if errors.Is(err, ErrOverloaded) {
+		p.overloaded.ServeHTTP(w, r)
+		return
 	}
 	p.next.ServeHTTP(w, r)
 }

@@ -52,9 +52,9 @@ func (c *Cache) FetchSince(ctx context.Context, at Address, ttl TTL, since uint6
 
 // loadSince loads past the cache.
 func (c *Cache) loadSince(ctx context.Context, at Address, load Loader) (Value, Outcome, error) {
-	l, _ := c.enqueue(ctx, at, load)
-	if l == nil {
-		return Value{}, BypassToken, ErrClosed
+	l, _, err := c.enqueue(ctx, at, load)
+	if err != nil {
+		return Value{}, BypassToken, err
 	}
 	if err := await(ctx, l.done); err != nil {
 		return Value{}, BypassToken, err

@@ -22,6 +22,8 @@ type counts struct {
 	loads           atomic.Uint64
 	loading         atomic.Int64
 	loadErrors      atomic.Uint64
+	overloads       atomic.Uint64
+	overtaken       atomic.Uint64
 	waits           atomic.Uint64
 	waitsProgress   atomic.Uint64
 	malformed       atomic.Uint64
@@ -44,6 +46,9 @@ type Stats struct {
 	Loads           uint64 // calls of loaders
 	Loading         int64  // calls of loaders under way
 	LoadErrors      uint64 // calls of loaders that failed
+	LoadsQueued     int64  // loads that wait, for their turn mostly
+	Overtaken       uint64 // stored values that may have been older than an answer before, and were loaded anew
+	Overloads       uint64 // loads that were refused because too many waited, or whose turn did not come
 	Waits           uint64 // waits for another process' load
 	WaitsProgress   uint64 // waits for the deletes of a change that a request knew of
 	Malformed       uint64 // stored bytes that were no value
@@ -76,6 +81,8 @@ func (c *Cache) Stats() Stats {
 		Loads:           n.loads.Load(),
 		Loading:         n.loading.Load(),
 		LoadErrors:      n.loadErrors.Load(),
+		Overloads:       n.overloads.Load(),
+		Overtaken:       n.overtaken.Load(),
 		Waits:           n.waits.Load(),
 		WaitsProgress:   n.waitsProgress.Load(),
 		Malformed:       n.malformed.Load(),
@@ -84,6 +91,7 @@ func (c *Cache) Stats() Stats {
 	}
 	s.DecodedBytes, s.KeptBytes = c.decoded.size(), c.kept.held()
 	s.Tracked = c.Tracked()
+	s.LoadsQueued = max(c.places.taken.Load()-s.Loading, 0)
 	s.Trusted, s.Reason = c.Trusted()
 	s.HeartbeatAge = c.heartbeatAge()
 	return s

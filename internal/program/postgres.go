@@ -19,6 +19,21 @@ type Postgres struct {
 	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"The Postgres primary. Default: what PGHOST, PGPORT, PGUSER, PGDATABASE or PGSERVICE say, else postgres://postgres@127.0.0.1:5432/postgres. Without sslmode the connection falls back to plain text: say sslmode=verify-full outside one machine."`
 }
 
+// Replica is the option that names a hot standby.
+type Replica struct {
+	DatabaseReplicaURL string `env:"DATABASE_REPLICA_URL" placeholder:"URL" help:"A hot standby of the primary, from which loads come when it has replayed enough. Default: none."`
+}
+
+// Check reports a connection string that pgx can't use. It never quotes the string.
+func (o *Replica) Check(p *Problems) {
+	if o.DatabaseReplicaURL == "" {
+		return
+	}
+	if _, err := pgx.ParseConfig(o.DatabaseReplicaURL); err != nil {
+		p.Add("DATABASE_REPLICA_URL", "%s", describeURLMistake(o.DatabaseReplicaURL, err))
+	}
+}
+
 // namingVariables are those of libpq that name a server, a database or a role: with one of them the default of
 // DATABASE_URL does not hold. The others (PGPASSWORD, PGSSLMODE …) add to it.
 var namingVariables = []string{"PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"}
