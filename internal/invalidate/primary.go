@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"walkey/internal/cdc"
 )
@@ -20,6 +22,8 @@ const queryTimeout = 5 * time.Second
 // It is used by one goroutine.
 type primary struct {
 	conn *pgx.Conn
+	// snapshotOID is of pg_current_snapshot(), the one question that deletes wait for.
+	snapshotOID uint32
 	// walBlock and walSegment are sizes in bytes; see beforeHeader.
 	walBlock, walSegment uint64
 }
@@ -59,10 +63,10 @@ func connectPrimary(ctx context.Context, url string) (*primary, error) {
 	}
 	p := &primary{conn: conn}
 	var standby bool
-	err = p.ask(ctx, `select pg_is_in_recovery(),
+	err = p.ask(ctx, `select pg_is_in_recovery(), 'pg_current_snapshot()'::regprocedure::oid,
 			(select setting::int8 from pg_settings where name = 'wal_block_size'),
 			(select setting::int8 from pg_settings where name = 'wal_segment_size')`,
-		&standby, &p.walBlock, &p.walSegment)
+		&standby, &p.snapshotOID, &p.walBlock, &p.walSegment)
 	if err == nil && standby {
 		err = errors.New("this server is a standby: DATABASE_URL must name the primary")
 	}
@@ -87,8 +91,8 @@ func (p *primary) ask(ctx context.Context, sql string, into ...any) error {
 
 // snapshot is what a reader that begins now sees.
 func (p *primary) snapshot(ctx context.Context) (snapshot, error) {
-	var text string
-	if err := p.ask(ctx, "select pg_current_snapshot()::text", &text); err != nil {
+	text, err := p.call(ctx, p.snapshotOID)
+	if err != nil {
 		return snapshot{}, fmt.Errorf("ask the primary for its snapshot: %w", err)
 	}
 	s, err := parseSnapshot(text)
@@ -96,6 +100,39 @@ func (p *primary) snapshot(ctx context.Context) (snapshot, error) {
 		return snapshot{}, fmt.Errorf("ask the primary for its snapshot: %w", err)
 	}
 	return s, nil
+}
+
+// call calls a function without arguments and gives its result as text. It does so by the protocol's function call, which
+// needs no statement, no plan and no goroutine that watches ctx: a third of the time of the same by SQL, and every delete
+// waits for it.
+func (p *primary) call(ctx context.Context, function uint32) (text string, err error) {
+	conn := p.conn.PgConn()
+	if err := conn.Conn().SetDeadline(time.Now().Add(queryTimeout)); err != nil {
+		return "", err
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Conn().SetDeadline(time.Unix(1, 0)) })()
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	conn.Frontend().Send(&pgproto3.FunctionCall{Function: function})
+	if err := conn.Frontend().Flush(); err != nil {
+		return "", err
+	}
+	var refused error
+	for {
+		message, err := conn.ReceiveMessage(context.Background())
+		if err != nil {
+			return "", err
+		}
+		switch m := message.(type) {
+		case *pgproto3.FunctionCallResponse:
+			text = string(m.Result)
+		case *pgproto3.ErrorResponse:
+			refused = pgconn.ErrorResponseToPgError(m)
+		case *pgproto3.ReadyForQuery:
+			return text, errors.Join(refused, conn.Conn().SetDeadline(time.Time{}))
+		}
+	}
 }
 
 // insertPosition is a position that the commit of every transaction which is
