@@ -47,7 +47,11 @@ test-versions: test-setup ## Run the tests that depend on Postgres on 17 and 18 
 	@GO='$(GO)' sh deploy/local/postgres-versions.sh
 
 .PHONY: bench
-bench: servers ## Run the benchmarks (BENCH=regexp, BENCHTIME=1s, BACKLOG_ROWS=1000000)
+bench: bench-setup bin/bench ## Measure everything beside its floor and its rival (BENCH=regexp, BENCHFLAGS=-short); the table also goes to bin/bench.md
+	@bin/bench -only '$(BENCH)' -markdown bin/bench.md $(BENCHFLAGS)
+
+.PHONY: gobench
+gobench: servers ## Run the Go benchmarks, for benchstat (BENCH=regexp, BENCHTIME=1s, BACKLOG_ROWS=1000000)
 	BACKLOG_ROWS=$(BACKLOG_ROWS) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
 .PHONY: torture
@@ -89,9 +93,11 @@ clean: ## Remove what was built
 	rm -rf bin
 
 # What the commands above need and this machine lacks. Quick and silent when nothing is missing.
-.PHONY: servers test-setup
+.PHONY: servers test-setup bench-setup
 servers:
 	@sh deploy/local/setup.sh servers
+bench-setup:
+	@sh deploy/local/setup.sh servers django bench
 test-setup:
 	@sh deploy/local/setup.sh servers compiler django
 	@sh deploy/local/setup.sh pooler || echo "setup: going on without PgBouncer; its test is skipped" >&2
@@ -103,3 +109,6 @@ bin/local:
 .PHONY: bin/torture
 bin/torture:
 	@CGO_ENABLED=0 $(GO) build -o $@ ./internal/torture
+.PHONY: bin/bench
+bin/bench:
+	@CGO_ENABLED=0 $(GO) build -o $@ ./internal/bench

@@ -4,6 +4,7 @@
 #   setup.sh servers             a Postgres server and psql, and a Valkey server: for the local stack
 #   setup.sh servers compiler    also a C compiler, which Go's race detector needs: for the tests
 #   setup.sh … django            also Django with django-redis and psycopg, of the distribution's own Python: for the test beside it
+#   setup.sh … bench             also wrk and gunicorn: for the benchmarks, together with django
 #   setup.sh pooler              PgBouncer, for the one test that tells it apart from Postgres
 #
 # It knows Debian 12 and 13, as root or with sudo. On Debian 12 Valkey is in the backports suite only, which is added from the mirror
@@ -82,9 +83,13 @@ find_missing() {
 			;;
 		pooler) [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null 2>&1 || wanted="$wanted pgbouncer" ;;
 		compiler) have_compiler || wanted="$wanted gcc libc6-dev" ;;
+		bench)
+			command -v wrk >/dev/null 2>&1 || wanted="$wanted wrk"
+			/usr/bin/python3 -c 'import gunicorn' >/dev/null 2>&1 || wanted="$wanted gunicorn"
+			;;
 		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
 		*)
-			say "unknown part: $part (servers, compiler, django, pooler)"
+			say "unknown part: $part (servers, compiler, django, bench, pooler)"
 			exit 2
 			;;
 		esac
