@@ -84,6 +84,12 @@ lint: ## Check format, code and import rules
 	$(GO) vet -tags torture ./cmd/... ./internal/program
 	$(GOLANGCI) run
 
+.PHONY: alerts
+alerts: ## Check and test the alerts by promtool
+	@sh deploy/local/setup.sh promtool
+	promtool check rules deploy/prometheus/alerts.yaml
+	promtool test rules deploy/prometheus/alerts_test.yaml
+
 .PHONY: fmt
 fmt: ## Format the code
 	$(GOFUMPT) -w .

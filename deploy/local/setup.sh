@@ -6,6 +6,7 @@
 #   setup.sh … django            also Django with django-redis and psycopg, of the distribution's own Python: for the test beside it
 #   setup.sh … bench             also wrk and gunicorn: for the benchmarks, together with django
 #   setup.sh pooler              PgBouncer, for the one test that tells it apart from Postgres
+#   setup.sh promtool            promtool, of Debian's package prometheus, for the test of the alerts
 #
 # It knows Debian 12 and 13, as root or with sudo. On Debian 12 Valkey is in the backports suite only, which is added from the mirror
 # that serves the machine's own bookworm. The packages' services are neither started nor enabled, and no cluster is created: Walkey
@@ -90,6 +91,10 @@ find_missing() {
 		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
 		*)
 			say "unknown part: $part (servers, compiler, django, bench, pooler)"
+		promtool) command -v promtool >/dev/null 2>&1 || wanted="$wanted prometheus" ;;
+		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
+		*)
+			say "unknown part: $part (servers, compiler, django, pooler, promtool)"
 			exit 2
 			;;
 		esac
@@ -254,6 +259,9 @@ install_missing() {
 	fi
 	case " $wanted " in
 	*' pgbouncer '*) quietly update-rc.d pgbouncer disable || say "pgbouncer is installed; its service could not be disabled" ;;
+	esac
+	case " $wanted " in
+	*' prometheus '*) quietly update-rc.d prometheus disable || say "prometheus is installed; its service could not be disabled" ;;
 	esac
 	what="$*"
 	find_missing "$@"

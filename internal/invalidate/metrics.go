@@ -21,6 +21,7 @@ type Metrics struct {
 	proved    atomic.Int64  // unix nanoseconds
 	uncovered atomic.Int64  // tables
 	refused   atomic.Bool   // the rules file holds what can't be used
+	resync    atomic.Int64  // unix nanoseconds
 
 	transactions prometheus.Counter
 	changes      *prometheus.CounterVec
@@ -111,6 +112,9 @@ func NewMetrics() *Metrics {
 	gauge("uncovered_tables", "Tables of the rules of which not every change reaches the stream, so that their keys are deleted all the time. The log says what mends it.", func() float64 {
 		return float64(m.uncovered.Load())
 	})
+	gauge("last_resync_timestamp_seconds", "When every key was last deleted because changes may have been missed, in seconds since 1970; 0 when this process has not done so.", func() float64 {
+		return float64(m.resync.Load()) / 1e9
+	})
 	gauge("heartbeat_age_seconds", "Time since Valkey acknowledged the last heartbeat; -1 before the first, and on standby.", sinceOr(&m.lastBeat))
 	return m
 }
@@ -185,7 +189,6 @@ func (m *Metrics) keys(sent, existed int) {
 func (m *Metrics) deleted(after time.Duration) { m.latency.Observe(max(after, 0).Seconds()) }
 func (m *Metrics) waited(d time.Duration)      { m.gate.Observe(d.Seconds()) }
 func (m *Metrics) answered(d time.Duration)    { m.roundTrip.Observe(d.Seconds()) }
-func (m *Metrics) resynced(reason string)      { m.resyncs.WithLabelValues(reason).Inc() }
 func (m *Metrics) sessionEnded()               { m.sessions.Inc() }
 
 // beat counts a heartbeat whose proof began at a moment.
@@ -199,4 +202,9 @@ func (m *Metrics) beat(proofBegan time.Time) {
 func (m *Metrics) standsBy() {
 	m.lastBeat.Store(0)
 	m.proved.Store(0)
+}
+
+func (m *Metrics) resynced(reason string) {
+	m.resyncs.WithLabelValues(reason).Inc()
+	m.resync.Store(time.Now().UnixNano())
 }
