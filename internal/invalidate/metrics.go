@@ -79,6 +79,9 @@ func NewMetrics() *Metrics {
 		}),
 		repeats: counter("delete_repeats_total", "Calls to Valkey that were repeated because they had not been answered: deletes, notes, progress."),
 	}
+	for _, result := range []string{"taken", "refused"} {
+		m.reloads.WithLabelValues(result) // shown from the start, so that a rate knows its first
+	}
 	gauge := func(name, help string, value func() float64) {
 		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "walkey_" + name, Help: help}, value))
 	}
