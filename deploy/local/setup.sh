@@ -89,12 +89,9 @@ find_missing() {
 			/usr/bin/python3 -c 'import gunicorn' >/dev/null 2>&1 || wanted="$wanted gunicorn"
 			;;
 		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
-		*)
-			say "unknown part: $part (servers, compiler, django, bench, pooler)"
 		promtool) command -v promtool >/dev/null 2>&1 || wanted="$wanted prometheus" ;;
-		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
 		*)
-			say "unknown part: $part (servers, compiler, django, pooler, promtool)"
+			say "unknown part: $part (servers, compiler, django, bench, pooler, promtool)"
 			exit 2
 			;;
 		esac
