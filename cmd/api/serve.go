@@ -34,6 +34,7 @@ type serve struct {
 	LocalBytes program.Bytes `name:"cache-local-bytes" env:"CACHE_LOCAL_BYTES" default:"128MiB" placeholder:"BYTES" help:"What is kept in this process' memory, all together; at least 1MiB."`
 	Loads      int           `name:"cache-loads" env:"CACHE_LOADS" default:"16" placeholder:"N" help:"How many loads ask Postgres at the same time."`
 	LoadQueue  int           `name:"cache-load-queue" env:"CACHE_LOAD_QUEUE" default:"1000" placeholder:"N" help:"How many loads may wait for their turn; past that, answers that are not in the cache are 503."`
+	AuditRate  int           `name:"audit-rate" env:"AUDIT_RATE" default:"10000" placeholder:"N" help:"One in so many hits is loaded again and compared, off the request's path, at most ten a second; 0 turns it off."`
 
 	AdminAddr program.Address `name:"api-admin-addr" env:"API_ADMIN_ADDR" default:":9090" placeholder:"ADDR" help:"Address of /metrics, /debug/pprof/ and /loglevel. Not for the public."`
 }
@@ -56,6 +57,9 @@ func (c *serve) Check(p *program.Problems) {
 	}
 	if c.Loads < 1 || c.Loads > maxLoads {
 		p.Add("CACHE_LOADS", "must be a number from 1 to %d, not %d", maxLoads, c.Loads)
+	}
+	if c.AuditRate < 0 {
+		p.Add("AUDIT_RATE", "must be 0 or more, not %d", c.AuditRate)
 	}
 	if c.LoadQueue < 1 {
 		p.Add("CACHE_LOAD_QUEUE", "must be at least 1, not %d", c.LoadQueue)
@@ -85,6 +89,7 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	if err != nil {
 		return err
 	}
+	options.AuditRate = c.AuditRate
 	options.LocalBytes, options.Loads, options.LoadQueue = int(c.LocalBytes), c.Loads, c.LoadQueue
 	source := api.StoreOptions{URL: c.DatabaseURL, ReplicaURL: c.DatabaseReplicaURL, Loads: c.Loads, Logger: log}
 	if err := applySwitches(&options, &source, p.Environ); err != nil {
@@ -96,6 +101,7 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 		return err
 	}
 	defer store.Close()
+	options.Position = store.Position
 	traces, err := tracing.Open(ctx, p.Name, program.ReadBuild(p.Name).Version, log)
 	if err != nil {
 		return err

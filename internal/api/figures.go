@@ -33,6 +33,7 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 		misses   = "walkey_cache_misses_total"
 		bypasses = "walkey_cache_bypasses_total"
 		fills    = "walkey_cache_fills_total"
+		stale    = "walkey_audit_stale_total"
 	)
 	counter(hits, "Answers from the cache, by where the value was.", prometheus.Labels{"from": "local"}, func(s cache.Stats) uint64 { return s.HitsLocal })
 	counter(hits, "Answers from the cache, by where the value was.", prometheus.Labels{"from": "valkey"}, func(s cache.Stats) uint64 { return s.HitsValkey })
@@ -51,6 +52,12 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	counter("walkey_cache_malformed_total", "Stored bytes that were no value.", nil, func(s cache.Stats) uint64 { return s.Malformed })
 	counter("walkey_cache_connects_total", "Attempts to connect to Valkey for reading.", nil, func(s cache.Stats) uint64 { return s.Connects })
 	counter("walkey_cache_invalidations_total", "Keys whose change Valkey has pushed, and losses of all local copies.", nil, func(s cache.Stats) uint64 { return s.Invalidations })
+	counter("walkey_audit_sampled_total", "Hits that were loaded again from Postgres and compared.", nil, func(s cache.Stats) uint64 { return s.Audits })
+	counter("walkey_audit_consistent_total", "Of these, those that were what Postgres said, or were gone once they had to be.", nil, func(s cache.Stats) uint64 { return s.AuditsConsistent })
+	counter("walkey_audit_lag_total", "Of the consistent ones, those that were overwritten a moment before.", nil, func(s cache.Stats) uint64 { return s.AuditsLag })
+	counter(stale, "Hits that were wrong: served although the delete was through, or (past-bound) longer than MAX_STALENESS after they were overwritten.", prometheus.Labels{"age": "within-bound"}, func(s cache.Stats) uint64 { return s.AuditsStale })
+	counter(stale, "Hits that were wrong: served although the delete was through, or (past-bound) longer than MAX_STALENESS after they were overwritten.", prometheus.Labels{"age": "past-bound"}, func(s cache.Stats) uint64 { return s.AuditsStaleLong })
+	counter("walkey_audit_unfinished_total", "Hits that could not be loaded again.", nil, func(s cache.Stats) uint64 { return s.AuditsUnfinished })
 	counter("walkey_cache_overtaken_total", "Stored values that may have been older than an answer before, and were loaded anew.", nil, func(s cache.Stats) uint64 { return s.Overtaken })
 	counter("walkey_cache_overloads_total", "Loads that were refused because too many waited, or whose turn did not come.", nil, func(s cache.Stats) uint64 { return s.Overloads })
 	add(prometheus.GaugeValue, "walkey_cache_loads_queued", "Loads that wait, for their turn mostly.", nil, func(s cache.Stats) float64 { return float64(s.LoadsQueued) })

@@ -47,6 +47,7 @@ type Cache struct {
 	decoded  *decodedBodies
 	kept     keptValues
 	places   *places
+	auditor  *auditor
 	landings landings
 	flights  flights
 	singles  singles
@@ -91,6 +92,7 @@ func Open(o Options) (*Cache, error) {
 		kept:       keptValues{max: o.MaxStaleness, limit: o.LocalBytes / keptShare, byAt: make(map[Address]*keptValue)},
 		landings:   newLandings(o.MaxStaleness, o.LocalBytes/landingsShare),
 		places:     newPlaces(o.Loads, o.LoadQueue),
+		auditor:    newAuditor(o),
 		flights:    newFlights(),
 		singles:    singles{byAt: make(map[Address]*single)},
 	}
@@ -111,6 +113,9 @@ func Open(o Options) (*Cache, error) {
 		return nil, fmt.Errorf("set up the connection to Valkey: %w", err)
 	}
 	c.following.Go(func() { c.topology.watch(c.life) })
+	if o.AuditRate > 0 {
+		c.following.Go(c.audits)
+	}
 	return c, nil
 }
 

@@ -50,10 +50,14 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 				}
 			}
 			if seen.local {
-				c.counts.hitsLocal.Add(1)
+				if n := c.counts.hitsLocal.Add(1); n >= c.auditor.nextLocal.Load() {
+					c.auditor.sample(ctx, &c.auditor.nextLocal, n, at, seen.value, load)
+				}
 				return seen.value, HitLocal, nil
 			}
-			c.counts.hitsValkey.Add(1)
+			if n := c.counts.hitsValkey.Add(1); n >= c.auditor.nextValkey.Load() {
+				c.auditor.sample(ctx, &c.auditor.nextValkey, n, at, seen.value, load)
+			}
 			return seen.value, HitValkey, nil
 		case seenLease:
 			if !g.holds(t, now) {

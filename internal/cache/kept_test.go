@@ -15,6 +15,7 @@ func bare() *Cache {
 		kept:     keptValues{max: time.Hour, limit: 100_000, byAt: make(map[Address]*keptValue)},
 		singles:  singles{byAt: make(map[Address]*single)},
 		places:   newPlaces(4, 4),
+		auditor:  newAuditor(Options{}),
 		landings: newLandings(time.Hour, 100_000),
 		life:     context.Background(),
 	}

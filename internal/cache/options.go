@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ type Options struct {
 	Loads        int           // how many loads call their source at the same time; 16 when zero
 	LoadQueue    int           // how many more may wait for that; 1,000 when zero
 	Logger       *zap.Logger   // nil logs nothing
+	AuditRate    int           // one in so many hits is loaded again and compared; none when zero
+	// Position is the end of the source's WAL: every change that a load before the call can have seen is before it. An audit needs it.
+	Position func(context.Context) (uint64, error)
 	// OnLoad is told how long each call of a loader took, by whoever waited for it. It must not block. nil: nobody is.
 	OnLoad   func(took time.Duration)
 	Switches Switches
@@ -116,6 +120,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.LocalBytes < 1<<20 {
 		wrong = append(wrong, fmt.Errorf("%d bytes for local copies are less than 1 MiB", o.LocalBytes))
+	}
+	if o.AuditRate < 0 || o.AuditRate > 0 && o.Position == nil {
+		wrong = append(wrong, fmt.Errorf("an audit of one in %d hits needs a rate of at least 1 and a position", o.AuditRate))
 	}
 	if o.Loads < 1 || o.LoadQueue < 1 {
 		wrong = append(wrong, fmt.Errorf("%d loads at once and %d that wait: neither may be below 1", o.Loads, o.LoadQueue))

@@ -59,3 +59,6 @@ func (p *places) begin(life context.Context) error {
 }
 
 func (p *places) end() { <-p.turns }
+
+// idle says that nobody waits for a turn, and that not more than half of them are taken.
+func (p *places) idle() bool { return p.taken.Load() <= int64(cap(p.turns)/2) }

@@ -24,36 +24,49 @@ type counts struct {
 	loadErrors      atomic.Uint64
 	overloads       atomic.Uint64
 	overtaken       atomic.Uint64
-	waits           atomic.Uint64
-	waitsProgress   atomic.Uint64
-	malformed       atomic.Uint64
-	connects        atomic.Uint64
-	invalidations   atomic.Uint64
+
+	audits           atomic.Uint64
+	auditsConsistent atomic.Uint64
+	auditsLag        atomic.Uint64
+	auditsStale      atomic.Uint64
+	auditsStaleLong  atomic.Uint64
+	auditsUnfinished atomic.Uint64
+	waits            atomic.Uint64
+	waitsProgress    atomic.Uint64
+	malformed        atomic.Uint64
+	connects         atomic.Uint64
+	invalidations    atomic.Uint64
 }
 
 // Stats are counts since Open, and the present state.
 type Stats struct {
-	HitsLocal       uint64 // answers from this process' memory
-	HitsValkey      uint64 // answers from Valkey
-	Misses          uint64 // requests that loaded
-	MissesCollapsed uint64 // requests that shared another's load
-	BypassesDown    uint64 // requests answered without Valkey because it was away
-	BypassesGuard   uint64 // and because values were not trusted
-	BypassesToken   uint64 // and because the request knew of a change
-	FillsStored     uint64 // loads whose value was stored
-	FillsRefused    uint64 // whose lease was gone
-	FillErrors      uint64 // where Valkey said no, or nothing
-	Loads           uint64 // calls of loaders
-	Loading         int64  // calls of loaders under way
-	LoadErrors      uint64 // calls of loaders that failed
-	LoadsQueued     int64  // loads that wait, for their turn mostly
-	Overtaken       uint64 // stored values that may have been older than an answer before, and were loaded anew
-	Overloads       uint64 // loads that were refused because too many waited, or whose turn did not come
-	Waits           uint64 // waits for another process' load
-	WaitsProgress   uint64 // waits for the deletes of a change that a request knew of
-	Malformed       uint64 // stored bytes that were no value
-	Connects        uint64 // attempts to connect the reader
-	Invalidations   uint64 // keys whose change Valkey has pushed, and losses of all local copies
+	HitsLocal        uint64 // answers from this process' memory
+	HitsValkey       uint64 // answers from Valkey
+	Misses           uint64 // requests that loaded
+	MissesCollapsed  uint64 // requests that shared another's load
+	BypassesDown     uint64 // requests answered without Valkey because it was away
+	BypassesGuard    uint64 // and because values were not trusted
+	BypassesToken    uint64 // and because the request knew of a change
+	FillsStored      uint64 // loads whose value was stored
+	FillsRefused     uint64 // whose lease was gone
+	FillErrors       uint64 // where Valkey said no, or nothing
+	Loads            uint64 // calls of loaders
+	Loading          int64  // calls of loaders under way
+	LoadErrors       uint64 // calls of loaders that failed
+	LoadsQueued      int64  // loads that wait, for their turn mostly
+	Audits           uint64 // hits that were loaded again
+	AuditsConsistent uint64 // that were what was loaded, or were not served any more once they had to be gone
+	AuditsLag        uint64 // of these, those that were not served any more
+	AuditsStale      uint64 // that were served although their delete should have come, and not for longer than MaxStaleness
+	AuditsStaleLong  uint64 // that were served for longer than MaxStaleness after they were overwritten
+	AuditsUnfinished uint64 // that could not be loaded
+	Overtaken        uint64 // stored values that may have been older than an answer before, and were loaded anew
+	Overloads        uint64 // loads that were refused because too many waited, or whose turn did not come
+	Waits            uint64 // waits for another process' load
+	WaitsProgress    uint64 // waits for the deletes of a change that a request knew of
+	Malformed        uint64 // stored bytes that were no value
+	Connects         uint64 // attempts to connect the reader
+	Invalidations    uint64 // keys whose change Valkey has pushed, and losses of all local copies
 
 	DecodedBytes int // decoded bodies that are kept for clients who do not take the stored coding
 	KeptBytes    int // values that serve while there is no trust
@@ -83,11 +96,18 @@ func (c *Cache) Stats() Stats {
 		LoadErrors:      n.loadErrors.Load(),
 		Overloads:       n.overloads.Load(),
 		Overtaken:       n.overtaken.Load(),
-		Waits:           n.waits.Load(),
-		WaitsProgress:   n.waitsProgress.Load(),
-		Malformed:       n.malformed.Load(),
-		Connects:        n.connects.Load(),
-		Invalidations:   n.invalidations.Load(),
+
+		Audits:           n.audits.Load(),
+		AuditsConsistent: n.auditsConsistent.Load(),
+		AuditsLag:        n.auditsLag.Load(),
+		AuditsStale:      n.auditsStale.Load(),
+		AuditsStaleLong:  n.auditsStaleLong.Load(),
+		AuditsUnfinished: n.auditsUnfinished.Load(),
+		Waits:            n.waits.Load(),
+		WaitsProgress:    n.waitsProgress.Load(),
+		Malformed:        n.malformed.Load(),
+		Connects:         n.connects.Load(),
+		Invalidations:    n.invalidations.Load(),
 	}
 	s.DecodedBytes, s.KeptBytes = c.decoded.size(), c.kept.held()
 	s.Tracked = c.Tracked()
