@@ -25,6 +25,10 @@ type Server struct {
 	MaxMemory, UsedMemory int64  // bytes; MaxMemory 0 is no limit
 	Policy                string // maxmemory-policy
 
+	Clients, MaxClients int64 // connections
+	Evicted             int64 // keys, since the server began
+	Hits, Misses        int64 // reads of all programs, since the server began
+
 	Tracked      int64 // keys in the table of client-side caching
 	TrackedLimit int64 // tracking-table-max-keys; 0 is no limit, -1 not known
 
@@ -118,6 +122,8 @@ func (s *Server) read(info map[string]string) {
 	s.Role, s.Cluster = info["role"], info["cluster_enabled"] == "1"
 	s.MaxMemory, s.UsedMemory, s.Policy = number("maxmemory"), number("used_memory"), info["maxmemory_policy"]
 	s.Tracked = number("tracking_total_keys")
+	s.Clients, s.MaxClients, s.Evicted = number("connected_clients"), number("maxclients"), number("evicted_keys")
+	s.Hits, s.Misses = number("keyspace_hits"), number("keyspace_misses")
 }
 
 // serverTime reads the answer to TIME: seconds and microseconds.

@@ -41,6 +41,8 @@ var checks = []check{
 	{"maxmemory-policy", ofValkey, memoryPolicy},
 	{"tracking table", ofValkey, trackingTable},
 	{"Valkey ACL", ofValkey, valkeyACL},
+	{"Valkey health", ofValkey, valkeyHealth},
+	{"heartbeat", ofNothing, heartbeat},
 	{"Valkey clock", ofValkey, valkeyClock},
 }
 

@@ -20,11 +20,11 @@ import (
 func healthy() *facts {
 	safe := int64(9 << 30)
 	return &facts{
-		slotName: "walkey", publicationName: "walkey",
+		slotName: "walkey", publicationName: "walkey", beats: true,
 		postgres: &postgres{
 			user: "walkey_invalidator", database: "app", remote: true, verified: true, encrypted: true, version: 180004, text: "18.4", walLevel: "logical",
 			slots: 1, maxSlots: 10, senders: 1, maxSenders: 10, replication: true, rulesKnown: true, publication: true, keep: 10 << 30,
-			slot: &slot{plugin: "pgoutput", database: "app", active: true, status: "reserved", retained: 1 << 20, safe: &safe},
+			slot: &slot{plugin: "pgoutput", database: "app", active: true, pid: 7, holder: "walkey of role walkey_invalidator", status: "reserved", retained: 1 << 20, safe: &safe},
 		},
 		valkey: cache.Server{
 			Product: "valkey", Version: "8.0.1", Role: "master", MaxMemory: 1 << 30, UsedMemory: 1 << 20, Policy: "volatile-lru",
@@ -99,6 +99,11 @@ func TestChecks(t *testing.T) {
 		{"a rule about nothing", func(f *facts) {
 			f.postgres.findings = []invalidate.Finding{lacks("no such table", "", invalidate.Failure)}
 		}, Fail, `table "public"."materials"`, "no such table", "RULES_FILE"},
+		{"another program holds the slot", func(f *facts) { f.beats, f.postgres.slot.holder = false, "pg_recvlogical of role postgres" }, Fail, "slot", "pg_recvlogical", "pg_terminate_backend(7)"},
+		{"a holder that does not beat", func(f *facts) { f.beats = false }, Fail, "heartbeat", "although the slot is held", "log"},
+		{"nobody beats", func(f *facts) { f.beats, f.postgres.slot.active = false, false }, Warn, "heartbeat", "no invalidator", "start the invalidator"},
+		{"far behind", func(f *facts) { f.postgres.slot.behind = 10 << 30 }, Warn, "slot", "10 GiB behind", "SyncRep"},
+		{"a disk that fills", func(f *facts) { f.postgres.keep, f.postgres.slot.safe, f.postgres.slot.retained = -1, nil, 10<<30 }, Fail, "retained WAL", "disk is full", "teardown"},
 		{"nobody holds the slot", func(f *facts) { f.postgres.slot.active = false }, Warn, "slot", "nobody holds", "teardown"},
 		{"a lost slot", func(f *facts) { f.postgres.slot.status, f.postgres.slot.reason = "lost", "wal_removed" }, Fail, "slot", "wal_removed", "pg_drop_replication_slot('walkey')"},
 		{"a slot that is about to be lost", func(f *facts) { f.postgres.slot.status = "unreserved" }, Fail, "slot", "about to lose", "max_slot_wal_keep_size = '20480MB'"},

@@ -67,6 +67,11 @@ func Run(ctx context.Context, o Options) Report {
 		keys, patterns := o.Rules.Everything()
 		f.valkeys, f.valkeyErr = o.Eraser.Examine(ctx, keys, patterns)
 	})
+	both.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+		f.beats, f.beatsErr = beating(ctx, o.Eraser)
+	})
 	both.Wait()
 	return report(f)
 }
@@ -80,6 +85,45 @@ type facts struct {
 	valkeys     []cache.Server // every primary
 	valkey      cache.Server   // the one that a check is about
 	valkeyErr   error
+	beats       bool // every primary's heartbeat has risen
+	beatsErr    error
+}
+
+const (
+	beatPatience = 2 * time.Second // beats come five times a second
+	beatPause    = 100 * time.Millisecond
+)
+
+// beating watches the heartbeat until every primary's has risen, a moment at most.
+func beating(ctx context.Context, eraser *cache.Eraser) (bool, error) {
+	first, err := eraser.Beats(ctx)
+	if err != nil {
+		return false, err
+	}
+	end := time.Now().Add(beatPatience)
+	for time.Now().Before(end) {
+		select {
+		case <-time.After(beatPause):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		now, err := eraser.Beats(ctx)
+		if err != nil {
+			return false, err
+		}
+		risen := len(now) > 0
+		for node, number := range now {
+			if before, known := first[node]; !known || number == 0 || before == 0 && number > 0 {
+				first[node], risen = number, false // from here on
+			} else if number <= before {
+				risen = false
+			}
+		}
+		if risen {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // report runs the checks.

@@ -59,6 +59,8 @@ type hbaRule struct {
 type slot struct {
 	plugin, database string
 	active           bool
+	pid              int    // of the process that holds it; 0 for none
+	holder           string // application and role of that process, as far as the role may see
 	status           string // wal_status
 	reason           string // why it was invalidated, where the server says so
 	retained         int64  // bytes of WAL that it keeps
@@ -190,13 +192,15 @@ func (p *postgres) askPublication(ctx context.Context, conn *pgx.Conn, o Options
 func (p *postgres) askSlot(ctx context.Context, conn *pgx.Conn, o Options) error {
 	var s slot
 	err := conn.QueryRow(ctx, `
-		SELECT coalesce(plugin, ''), coalesce(database, ''), active, coalesce(wal_status, 'unknown'),
+		SELECT coalesce(plugin, ''), coalesce(database, ''), active, coalesce(active_pid, 0),
+			coalesce((SELECT concat_ws(' of role ', nullif(a.application_name, ''), a.usename) FROM pg_stat_activity a WHERE a.pid = s.active_pid), ''),
+			coalesce(wal_status, 'unknown'),
 			coalesce(to_jsonb(s)->>'invalidation_reason', ''),
 			coalesce(pg_wal_lsn_diff(here, restart_lsn), 0)::bigint, coalesce(pg_wal_lsn_diff(here, confirmed_flush_lsn), 0)::bigint, safe_wal_size
 		FROM pg_replication_slots s,
 			(SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS w
 		WHERE slot_name = $1`, o.Slot).
-		Scan(&s.plugin, &s.database, &s.active, &s.status, &s.reason, &s.retained, &s.behind, &s.safe)
+		Scan(&s.plugin, &s.database, &s.active, &s.pid, &s.holder, &s.status, &s.reason, &s.retained, &s.behind, &s.safe)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}

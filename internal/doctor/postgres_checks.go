@@ -233,11 +233,34 @@ func slotState(f *facts) []Result {
 	case !s.active:
 		return warn("start the invalidator; or `invalidator teardown`, if it is not to come back", "nobody holds %s, so the WAL that it keeps grows", f.slotName)
 	}
-	return pass("%s is held, %s behind", f.slotName, size(p.slot.behind))
+	return heldSlot(f, p.slot)
+}
+
+// farBehind is a backlog that takes minutes.
+const farBehind = 1 << 30
+
+// heldSlot looks at a slot that somebody follows.
+func heldSlot(f *facts, s *slot) []Result {
+	holder := fmt.Sprintf("process %d", s.pid)
+	if s.holder != "" {
+		holder += " (" + s.holder + ")"
+	}
+	text := fmt.Sprintf("%s is held by %s, %s behind", f.slotName, holder, size(s.behind))
+	switch {
+	case f.valkeyErr == nil && f.beatsErr == nil && !f.beats && !strings.HasPrefix(s.holder, "walkey"):
+		return fail(fmt.Sprintf("end that process: SELECT pg_terminate_backend(%d); or give the invalidator a slot of its own by SLOT_NAME", s.pid),
+			"%s; it does not look like an invalidator, and there is no heartbeat", text)
+	case s.behind >= farBehind:
+		return warn("ask again: if it falls, wait, the invalidator catches up. If not, a commit hangs (SELECT pid, query FROM pg_stat_activity WHERE wait_event = 'SyncRep';"+
+			" bring the synchronous standby back) or a transaction is open for long (SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start;)",
+			"%s", text)
+	}
+	return pass("%s", text)
 }
 
 const (
 	keepsPace = 16 << 20  // bytes behind, at which a slot that is held counts as keeping pace
+	fillsDisk = 5 << 30   // bytes retained without limit, which will not go away by themselves; farBehind when nobody holds the slot
 	soon      = time.Hour // what is left of the limit is worth a warning then
 )
 
@@ -256,7 +279,12 @@ func retainedWAL(f *facts) []Result {
 		if s.status == "lost" {
 			return skip("the slot has no WAL any more")
 		}
-		return warn(limit, "%s retained, %s; max_slot_wal_keep_size is without limit: an invalidator that is away for long fills the server's disk", size(s.retained), rate)
+		detail := fmt.Sprintf("%s retained, %s; max_slot_wal_keep_size is without limit", size(s.retained), rate)
+		if s.retained >= fillsDisk || s.retained >= farBehind && !s.active {
+			return fail(limit+"; and start the invalidator, or `invalidator teardown`, if it is not to come back",
+				"%s: Postgres stops when its disk is full", detail)
+		}
+		return warn(limit, "%s: an invalidator that is away for long fills the server's disk", detail)
 	}
 	if s.active && s.behind < keepsPace {
 		return pass("%s of %s retained, %s, the invalidator keeps pace", size(s.retained), size(p.keep), rate)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func valkeyConnection(f *facts) []Result {
@@ -94,6 +95,46 @@ func memoryPolicy(f *facts) []Result {
 		return warn(mend, "%s: once it is full, sessions and Walkey's own state may be evicted", text)
 	}
 	return fail(mend+"; or more maxmemory", "%s: sessions and Walkey's own state may be evicted", text)
+}
+
+// sluggish is a round trip at which deletes take longer than what is worth a cache.
+const sluggish = 50 * time.Millisecond
+
+func valkeyHealth(f *facts) []Result {
+	v := f.valkey
+	if v.Version == "" {
+		return skip("its user may not ask: see Valkey ACL")
+	}
+	trip := 2 * v.SkewErr
+	text := fmt.Sprintf("answers in %s, %d clients, %d keys evicted", trip.Round(10*time.Microsecond), v.Clients, v.Evicted)
+	if reads := v.Hits + v.Misses; reads > 0 {
+		text += fmt.Sprintf(", %d %% of %d reads found their key", 100*v.Hits/reads, reads)
+	}
+	switch {
+	case v.MaxClients > 0 && 10*v.Clients > 9*v.MaxClients:
+		return warn(fmt.Sprintf("CONFIG SET maxclients %d; and in valkey.conf; or find out who keeps connections open (CLIENT LIST)", 2*v.MaxClients),
+			"%s: nearly all of %d connections are taken", text, v.MaxClients)
+	case trip > sluggish:
+		return warn("bring Valkey nearer, or find out what keeps it busy (SLOWLOG GET, LATENCY DOCTOR)", "%s: every delete waits so long", text)
+	}
+	return pass("%s", text)
+}
+
+// heartbeat is the proof that readers go by.
+func heartbeat(f *facts) []Result {
+	const untrusted = "the heartbeat stands still, so api does not trust the cache and answers from Postgres"
+	switch {
+	case f.valkeyErr != nil:
+		return skip("Valkey could not be asked")
+	case f.beatsErr != nil:
+		return skip("it could not be read: %v", f.beatsErr)
+	case f.beats:
+		return pass("it rises: cached values are trusted")
+	case f.postgresErr == nil && f.postgres.slot != nil && f.postgres.slot.active:
+		return fail("the invalidator's log says what it is at: catching up, deleting everything, waiting for Valkey; if another program holds the slot, see slot",
+			"%s, although the slot is held", untrusted)
+	}
+	return warn("start the invalidator; its log says what it waits for", "%s: no invalidator follows the stream", untrusted)
 }
 
 func trackingTable(f *facts) []Result {

@@ -185,7 +185,7 @@ func TestDoctorMends(t *testing.T) {
 	found, code := s.doctor([]string{weak})
 	want := []string{
 		"FAIL replication slots", "FAIL role", "FAIL replication connection", "FAIL publication",
-		`FAIL table "public"."editors"`, `FAIL table "public"."materials"`, `FAIL table "public"."materials"`, "FAIL slot", "WARN retained WAL", "WARN maxmemory-policy",
+		`FAIL table "public"."editors"`, `FAIL table "public"."materials"`, `FAIL table "public"."materials"`, "FAIL slot", "WARN retained WAL", "WARN maxmemory-policy", "WARN heartbeat",
 	}
 	if diff := cmp.Diff(want, found.bad()); diff != "" || code != 1 {
 		t.Fatalf("exit code %d, findings (-want +got):\n%s", code, diff)
