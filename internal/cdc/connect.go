@@ -96,6 +96,10 @@ func (o Options) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	if err != nil {
 		return nil, fmt.Errorf("open the replication connection: %w", err)
 	}
+	if err := inForce(ctx, conn, settings); err != nil {
+		hangUp(conn)
+		return nil, fmt.Errorf("open the replication connection: %w", err)
+	}
 	return conn, nil
 }
 

@@ -29,6 +29,7 @@ type database struct {
 
 func newDatabase(t *testing.T, server *embedded.Postgres, sql ...string) *database {
 	t.Helper()
+	embeddedtest.Publishes(t, server, sql...)
 	u := embeddedtest.Database(t, server)
 	parsed, err := url.Parse(u)
 	if err != nil {

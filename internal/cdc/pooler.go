@@ -35,6 +35,32 @@ func PoolerRefusal(err error) error {
 	return nil
 }
 
+// inForce gives ErrPooler when a setting that the connection began with is not what the server knows. PgBouncer from 1.23 on
+// passes replication; where it was told to ignore the settings that it does not know, it drops them: values would come in
+// another form than was asked for, and a dead client would keep the slot.
+func inForce(ctx context.Context, conn *pgconn.PgConn, settings map[string]string) error {
+	results, err := conn.Exec(ctx, `SELECT lower(name), setting FROM pg_catalog.pg_settings
+		WHERE name IN ('wal_sender_timeout', 'bytea_output', 'extra_float_digits', 'IntervalStyle')`).ReadAll()
+	if pooler := PoolerRefusal(err); pooler != nil {
+		return pooler
+	}
+	if err != nil {
+		return fmt.Errorf("ask for the settings: %w", err)
+	}
+	known := map[string]string{}
+	for _, result := range results {
+		for _, row := range result.Rows {
+			known[string(row[0])] = string(row[1])
+		}
+	}
+	for name, value := range settings {
+		if actual, asked := known[strings.ToLower(name)]; asked && actual != value {
+			return fmt.Errorf("%w (it drops the setting %s)", ErrPooler, name)
+		}
+	}
+	return nil
+}
+
 // ThroughPooler tells whether somebody between us and the server makes up the process ids that clients cancel by, as
 // poolers and some providers' proxies do.
 func ThroughPooler(ctx context.Context, conn *pgx.Conn) (bool, error) {
@@ -55,6 +81,9 @@ func Probe(ctx context.Context, databaseURL string) error {
 		return err
 	}
 	conn, err := o.connectReplication(ctx)
+	if errors.Is(err, ErrPooler) {
+		return ErrPooler
+	}
 	if err != nil {
 		return err
 	}

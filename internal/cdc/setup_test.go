@@ -96,6 +96,12 @@ func TestSetupErrors(t *testing.T) {
 		sql:     `SELECT pg_drop_replication_slot('SLOT');`,
 		mends:   true,
 	}, {
+		name:    "a slot that tells prepared transactions",
+		setup:   []string{createTable("t"), `SELECT pg_create_logical_replication_slot('SLOT', 'pgoutput', false, true)`},
+		problem: `slot SLOT is one for two-phase commits`,
+		sql:     `SELECT pg_drop_replication_slot('SLOT');`,
+		mends:   true,
+	}, {
 		name:    "a physical slot",
 		setup:   []string{createTable("t"), `SELECT pg_create_physical_replication_slot('SLOT')`},
 		problem: `slot SLOT is a physical slot`,

@@ -17,6 +17,7 @@ type slot struct {
 	active           bool
 	pid              int32 // of the walsender that holds it
 	lost             bool  // its WAL is gone
+	twoPhase         bool  // it tells transactions when they are prepared
 	confirmed        LSN
 }
 
@@ -26,9 +27,9 @@ func (o Options) inspect(ctx context.Context, conn *pgx.Conn) (*slot, error) {
 	var confirmed string
 	err := conn.QueryRow(ctx, `
 		SELECT coalesce(plugin, ''), coalesce(database, ''), active, coalesce(active_pid, 0),
-			coalesce(wal_status = 'lost', false), coalesce(confirmed_flush_lsn, '0/0')::text
+			coalesce(wal_status = 'lost', false), coalesce(two_phase, false), coalesce(confirmed_flush_lsn, '0/0')::text
 		FROM pg_replication_slots WHERE slot_name = $1`, o.Slot).
-		Scan(&s.plugin, &s.database, &s.active, &s.pid, &s.lost, &confirmed)
+		Scan(&s.plugin, &s.database, &s.active, &s.pid, &s.lost, &s.twoPhase, &confirmed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -55,6 +56,13 @@ func (p *preparation) ensureSlot(ctx context.Context) (*slot, error) {
 			}
 			return nil, &SetupError{
 				Problem: fmt.Sprintf("slot %s is %s, not one of pgoutput in %q; choose another name, or drop it", p.Slot, kind, p.session.Database),
+				SQL:     fmt.Sprintf("SELECT pg_drop_replication_slot(%s);", literal(p.Slot)),
+			}
+		}
+		if s.twoPhase {
+			// It would deliver what may yet be rolled back, in messages of a later version of the protocol.
+			return nil, &SetupError{
+				Problem: fmt.Sprintf("slot %s is one for two-phase commits, which tells of transactions before they are committed; choose another name, or drop it", p.Slot),
 				SQL:     fmt.Sprintf("SELECT pg_drop_replication_slot(%s);", literal(p.Slot)),
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"walkey/internal/embedded/embeddedtest"
 )
 
 // TestChanges makes changes on a real server and reads the stream's account of them.
@@ -136,6 +138,7 @@ func TestChanges(t *testing.T) {
 	}} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			embeddedtest.Publishes(t, embeddedtest.SharedPostgres(t), test.setup...)
 			d := shared(t, createTable("t"))
 			d.run(test.setup...)
 			f := d.open(d.options("t"))

@@ -19,7 +19,7 @@ func TestLookout(t *testing.T) {
 	b := setupOnPostgres(t, "max_slot_wal_keep_size=64MB")
 	b.exec("create role watcher login replication")
 	b.exec("select pg_create_logical_replication_slot('walkey', 'pgoutput')")
-	b.exec("select pg_logical_emit_message(false, 'test', repeat('x', 1000000)) from generate_series(1, 8)")
+	b.exec("select pg_logical_emit_message(true, 'test', repeat('x', 1000000)) from generate_series(1, 8)") // the commit flushes all of it
 	eraser, err := cache.OpenEraser(b.options)
 	if err != nil {
 		t.Fatal(err)

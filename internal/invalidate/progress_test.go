@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"walkey/internal/cache"
+	"walkey/internal/embedded/embeddedtest"
 	"walkey/internal/cdc"
 )
 
@@ -53,8 +54,7 @@ func TestProgressStandsBeforeACommitThatHangs(t *testing.T) {
 	b := setup(t)
 	b.run(Switches{})
 	b.stored(1, "old")
-	b.exec("alter system set synchronous_standby_names = 'ghost'")
-	b.exec("select pg_reload_conf()")
+	embeddedtest.HoldCommits(t, b.postgres)
 	before := b.metrics.received.Load()
 	hanging := b.connect()
 	committed := make(chan error, 1)
@@ -70,8 +70,7 @@ func TestProgressStandsBeforeACommitThatHangs(t *testing.T) {
 	if title, outcome := b.titleSince(2, since); title != "newer" || outcome != cache.BypassToken {
 		t.Errorf("while a commit before hangs: %q (%s)", title, outcome)
 	}
-	b.exec("alter system reset synchronous_standby_names")
-	b.exec("select pg_reload_conf()")
+	embeddedtest.ReleaseCommits(t, b.postgres)
 	if err := <-committed; err != nil {
 		t.Fatal(err)
 	}

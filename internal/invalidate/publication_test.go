@@ -20,6 +20,7 @@ import (
 func database(t *testing.T, sql ...string) *bundle {
 	t.Helper()
 	p := embeddedtest.SharedPostgres(t)
+	embeddedtest.Publishes(t, p, sql...)
 	b := setupOn(t, p, embeddedtest.Database(t, p))
 	for _, s := range sql {
 		b.exec(s)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,6 +41,17 @@ func Database(t testing.TB, p *embedded.Postgres) string {
 		}
 	})
 	return p.DatabaseURL(name)
+}
+
+var since15 = regexp.MustCompile(`(?i)\bpublication\b.*(\bin schema\b|\btable [^;]*\()`)
+
+// Publishes skips the test where SQL makes a publication of a kind that the server is too old for: with a column list, a row filter or
+// a whole schema, before version 15.
+func Publishes(t testing.TB, p *embedded.Postgres, sql ...string) {
+	t.Helper()
+	if p.Version() < 15 && slices.ContainsFunc(sql, since15.MatchString) {
+		t.Skipf("column lists, row filters and schemas come with version 15, this is %d", p.Version())
+	}
 }
 
 func exec(ctx context.Context, p *embedded.Postgres, sql string) (err error) {
