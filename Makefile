@@ -43,7 +43,7 @@ test-secure: test-setup ## Run the end-to-end tests with roles and ACLs of least
 	E2E_SECURE=true $(GO) test -race -count 1 -timeout 20m -skip '$(NOT_SECURE)' $(TESTFLAGS) ./internal/e2e
 
 .PHONY: test-versions
-test-versions: test-setup ## Run the tests that depend on Postgres on 17 and 18 too (by npm, where there is one)
+test-versions: test-setup ## Run the tests that depend on Postgres on 14, 17 and 18 too (by npm, where there is one)
 	@GO='$(GO)' sh deploy/local/postgres-versions.sh
 
 .PHONY: bench
