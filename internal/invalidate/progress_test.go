@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"walkey/internal/cache"
-	"walkey/internal/embedded/embeddedtest"
 	"walkey/internal/cdc"
+	"walkey/internal/embedded/embeddedtest"
 )
 
 // position is where the WAL ends: behind every commit that has returned.
