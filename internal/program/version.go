@@ -7,6 +7,9 @@ import (
 	"runtime/debug"
 )
 
+// version is set by the linker in builds that can't see the repository: -X walkey/internal/program.version=v1.2.3.
+var version string
+
 // Version is the sub-command that says which build this is.
 type Version struct {
 	JSON bool `name:"json" help:"Print JSON."`
@@ -32,6 +35,9 @@ func ReadBuild(program string) Build {
 	b.Go = info.GoVersion
 	if info.Main.Version != "" {
 		b.Version = info.Main.Version
+	}
+	if version != "" {
+		b.Version = version
 	}
 	for _, s := range info.Settings {
 		switch s.Key {
