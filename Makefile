@@ -93,6 +93,10 @@ test-ship: ## Check manifests, compose file, Dockerfile and workflow; run the im
 	@sh deploy/local/setup.sh servers container
 	cd deploy/ship && $(GO) test -count 1 -timeout 20m $(TESTFLAGS) ./...
 
+.PHONY: prometheusrule
+prometheusrule: ## Write the alerts anew as an object of the Prometheus operator
+	cd deploy/ship && $(GO) test -run TestAlertsAreTheSame ./manifests -update
+
 .PHONY: tidy
 tidy: ## Bring go.mod and go.sum of both modules up to date
 	$(GO) mod tidy

@@ -28,7 +28,7 @@ const (
 
 // Image puts programs that were built for an architecture into an image with the content of deploy/Dockerfile's.
 func (r Release) Image(ctx context.Context, arch, folder string) (v1.Image, error) {
-	zones, err := goFile(ctx, "lib", "time", "zoneinfo.zip")
+	zones, err := r.goFile(ctx, "lib", "time", "zoneinfo.zip")
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +99,11 @@ func layer(folders []string, entries []entry) (v1.Layer, error) {
 	return l, nil
 }
 
-// goFile is a file of the Go installation.
-func goFile(ctx context.Context, path ...string) (string, error) {
-	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+// goFile is a file of the Go installation that builds the source.
+func (r Release) goFile(ctx context.Context, path ...string) (string, error) {
+	ask := exec.CommandContext(ctx, "go", "env", "GOROOT")
+	ask.Dir = r.Source
+	root, err := ask.Output()
 	if err != nil {
 		return "", fmt.Errorf("asking where Go is: %w", err)
 	}

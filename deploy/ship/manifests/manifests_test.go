@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,8 @@ import (
 
 	core "k8s.io/api/core/v1"
 )
+
+var update = flag.Bool("update", false, "write the component's alerts anew")
 
 const kubernetes = root + "/deploy/kubernetes"
 
@@ -246,5 +249,29 @@ func TestChecksFindMistakes(t *testing.T) {
 	}
 	if got := programs.CheckVariables(map[string]string{"VALKEY_HOSTS": "", "VALKEY_HOST": "", "DATABASE_URL_FILE": "", "SLOT_NAME": ""}); len(got) != 1 {
 		t.Errorf("variables: %q", got)
+	}
+}
+
+// The alerts of the component are those of deploy/prometheus.
+func TestAlertsAreTheSame(t *testing.T) {
+	t.Parallel()
+	const alerts = root + "/deploy/prometheus/alerts.yaml"
+	rules, err := os.ReadFile(alerts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const path = kubernetes + "/components/monitoring/alerts.yaml"
+	want := PrometheusRule(rules)
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shipped, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(shipped) != want {
+		t.Errorf("%s does not have the alerts of %s: run `make prometheusrule`", path, alerts)
 	}
 }
