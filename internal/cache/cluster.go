@@ -97,7 +97,7 @@ func askNode(ctx context.Context, client rueidis.Client, address string) (view, 
 		return view{}, fmt.Errorf("ask %s for the nodes of its cluster: %w", address, err)
 	}
 	v := view{from: address, addresses: make(map[string]string), epochs: make(map[string]uint64), owners: make([]string, slotCount)}
-	v.readNodes(text)
+	v.readNodes(strings.TrimPrefix(text, "txt:")) // rueidis leaves the format of a verbatim string in it
 	ranges, err := replies[1].ToArray()
 	if err != nil {
 		return view{}, fmt.Errorf("ask %s for the slots of its cluster: %w", address, err)

@@ -23,6 +23,7 @@ func (e *Eraser) unlink(ctx context.Context, fullKeys []string, each []bool) (ex
 	}
 	for range 2 {
 		if err := e.unlinkApart(ctx, d); err != nil || len(d.left) == 0 {
+			e.topology.failed(ctx, err)
 			return d.existed, err
 		}
 		if err := e.topology.refresh(ctx); err != nil {

@@ -149,7 +149,8 @@ redis.call('SET', KEYS[1], ARGV[2] .. ':' .. origin .. ':' .. holder)
 return 'OK'`)
 
 // Beat counts the heartbeat up from from, if it still is from and holder's, and if Valkey still is id. It says
-// ErrBeatRefused, with the reason, when one of them does not hold. Any other error leaves open whether it was written.
+// ErrBeatRefused, with the reason, when one of them does not hold, and ErrUnsettled when Mend has to look again first. Any other
+// error leaves open whether it was written.
 //
 // The caller has proved that everything which could be seen at some moment after the number from was acknowledged has
 // been deleted; where primaries can change, with Mend behind these deletes.
@@ -160,7 +161,7 @@ func (e *Eraser) Beat(ctx context.Context, holder string, from uint64, id Identi
 		whole := e.whole
 		e.mu.Unlock()
 		if whole == nil || whole.layout != present.layout || whole.identity() != id {
-			return fmt.Errorf("write heartbeat %d: %w: there are other primaries", from+1, ErrBeatRefused)
+			return fmt.Errorf("write heartbeat %d: %w", from+1, ErrUnsettled)
 		}
 		present = whole
 	} else {

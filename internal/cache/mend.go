@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// errUnsettled says that the nodes of a cluster differ in who serves what. It passes when they have told one another.
-var errUnsettled = errors.New("the nodes of the cluster do not agree yet on who serves which slot")
+// ErrUnsettled says that it is open who serves what: the nodes of a cluster differ, one of them does not answer, or it has changed
+// just now. It passes; until then no heartbeat may be written.
+var ErrUnsettled = errors.New("the primaries of Valkey do not agree yet on who serves what")
 
 const (
 	settleTime  = 3 * time.Second       // that a cluster is given to agree
@@ -70,7 +71,7 @@ func (e *Eraser) Mend(ctx context.Context, anew bool, keys, patterns []string) (
 	if before == nil {
 		return Mended{}, errors.New("mend Valkey: nothing is known of its primaries")
 	}
-	l, err := e.settled(ctx)
+	l, err := e.settled(ctx, anew)
 	if err != nil {
 		return Mended{}, fmt.Errorf("look who serves what: %w", err)
 	}
@@ -127,7 +128,7 @@ func (e *Eraser) mendFrom(ctx context.Context, before, now *primaries, keys, pat
 		e.ledger.begin(r.ReplicationID, r.next-1)
 	}
 	if e.topology.present.Load() != now.layout {
-		return m, errUnsettled // the next attempt begins where this one did
+		return m, ErrUnsettled // the next attempt begins where this one did
 	}
 	e.mu.Lock()
 	e.whole, e.found = now, now
@@ -192,13 +193,13 @@ func (e *Eraser) empty(ctx context.Context, n *node, slots map[uint16]bool, keys
 }
 
 // settled gives the layout when every primary in it says of itself what the layout says: so whoever reads from one of them
-// reads what is deleted from there.
-func (e *Eraser) settled(ctx context.Context) (*layout, error) {
+// reads what is deleted from there. Patient waits a while for that.
+func (e *Eraser) settled(ctx context.Context, patient bool) (*layout, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	for {
 		l, err := e.settledNow(ctx)
-		if err == nil || !errors.Is(err, errUnsettled) {
+		if err == nil || !patient {
 			return l, err
 		}
 		select {
@@ -219,12 +220,13 @@ func (e *Eraser) settledNow(ctx context.Context) (*layout, error) {
 	}
 	defer t.leave()
 	views, err := t.surveyLocked(ctx)
-	if err != nil {
-		return nil, err
-	}
 	l := t.present.Load()
-	if t.kind == bySentinel {
+	if t.kind == bySentinel && len(l.nodes) > 0 {
+		// While no sentinel answers nobody else is told of another primary either, or what it is told of has no heartbeat.
 		return l, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsettled, err)
 	}
 	said := make(map[string]*view, len(views))
 	for i := range views {
@@ -233,10 +235,10 @@ func (e *Eraser) settledNow(ctx context.Context) (*layout, error) {
 	for _, n := range l.nodes {
 		v := said[n.address]
 		if v == nil {
-			return nil, fmt.Errorf("%w: no answer from %s", errUnsettled, n.address)
+			return nil, fmt.Errorf("%w: no answer from %s", ErrUnsettled, n.address)
 		}
 		if !v.agrees(l) {
-			return nil, fmt.Errorf("%w: %s", errUnsettled, n.address)
+			return nil, fmt.Errorf("%w: %s", ErrUnsettled, n.address)
 		}
 	}
 	return l, nil

@@ -83,6 +83,7 @@ func (e *Eraser) SetProgress(ctx context.Context, holder string, position uint64
 		return nil
 	})
 	if err != nil {
+		e.topology.failed(ctx, err)
 		return fmt.Errorf("write the progress: %w", err)
 	}
 	e.mu.Lock()

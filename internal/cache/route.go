@@ -37,6 +37,10 @@ func (t *topology) sendAll(ctx context.Context, key string, commands ...[]string
 		if t.kind == oneServer || hops == maxRedirects {
 			return replies
 		}
+		if err := replies[0].NonRedisError(); err != nil {
+			t.failed(ctx, err)
+			return replies
+		}
 		next, ask, err := t.follow(ctx, key, client, replies)
 		if err != nil || next == nil {
 			return replies

@@ -42,6 +42,7 @@ type topology struct {
 
 	present atomic.Pointer[layout]
 	changes atomic.Uint64 // counts the layouts
+	watched atomic.Bool   // somebody looks when hinted at
 	hint    chan struct{} // holds one when something hints at a change
 
 	turn   chan struct{}             // holds one while somebody looks or changes what is below
@@ -99,11 +100,27 @@ func (t *topology) nudge() {
 	}
 }
 
+// failed has it looked who serves what, when a call has failed and who was called may be no primary any more: soon where
+// somebody watches, else now.
+func (t *topology) failed(ctx context.Context, err error) {
+	if t.kind == oneServer || err == nil {
+		return
+	}
+	if t.watched.Load() {
+		t.nudge()
+		return
+	}
+	if err := t.refresh(ctx); err != nil {
+		t.options.Logger.Debug("nobody says who serves what", zap.Error(err))
+	}
+}
+
 // watch looks again and again until ctx ends.
 func (t *topology) watch(ctx context.Context) {
 	if t.kind == oneServer {
 		return
 	}
+	t.watched.Store(true)
 	timer := time.NewTimer(surveyEvery)
 	defer timer.Stop()
 	for {
@@ -223,7 +240,11 @@ func (t *topology) publish(addresses []string, owners []uint16) error {
 	}
 	t.present.Store(next)
 	t.changes.Add(1)
-	t.options.Logger.Info("the primaries of Valkey have changed", zap.Strings("primaries", addresses), zap.Int("slots moved", moved))
+	level := zap.DebugLevel // slots may move by the thousand
+	if len(fresh)+len(gone) > 0 {
+		level = zap.InfoLevel
+	}
+	t.options.Logger.Log(level, "other primaries of Valkey serve", zap.Strings("primaries", addresses), zap.Int("slots moved", moved))
 	for _, n := range fresh {
 		if scout := t.scouts[n.address]; scout != nil {
 			scout.Close()

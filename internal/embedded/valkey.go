@@ -35,6 +35,12 @@ type ValkeyOptions struct {
 	// The default user must be allowed INFO, with requirepass as the password.
 	Settings map[string]string
 
+	// Lines are further lines of the configuration, for directives that stand there more than once.
+	Lines []string
+
+	// Sentinel starts the program as a sentinel, which knows few of the settings.
+	Sentinel bool
+
 	// Log takes the server's log; nil means that only its end is kept.
 	Log io.Writer
 }
@@ -45,6 +51,8 @@ type Valkey struct {
 	folder   *folder
 	log      *logBuffer
 	settings map[string]string
+	lines    []string
+	sentinel bool
 
 	mu      sync.Mutex
 	port    int            // guarded by mu while Start looks for one, then unchanged
@@ -64,7 +72,7 @@ func StartValkey(ctx context.Context, o ValkeyOptions) (*Valkey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("folder for Valkey: %w", err)
 	}
-	v := &Valkey{path: path, folder: f, log: &logBuffer{next: o.Log}, settings: o.Settings, port: o.Port}
+	v := &Valkey{path: path, folder: f, log: &logBuffer{next: o.Log}, settings: o.Settings, lines: o.Lines, sentinel: o.Sentinel, port: o.Port}
 	if warning != "" {
 		_, _ = v.log.Write([]byte(warning))
 	}
@@ -99,12 +107,13 @@ func (v *Valkey) configPath() string { return filepath.Join(v.folder.path, "valk
 
 func (v *Valkey) configure() error {
 	settings := map[string]string{
-		"bind":       freeport.Host,
-		"port":       strconv.Itoa(v.port),
-		"dir":        strconv.Quote(v.folder.path),
-		"daemonize":  "no",
-		"save":       "",
-		"appendonly": "no",
+		"bind":      freeport.Host,
+		"port":      strconv.Itoa(v.port),
+		"dir":       strconv.Quote(v.folder.path),
+		"daemonize": "no",
+	}
+	if !v.sentinel {
+		settings["save"], settings["appendonly"] = "", "no"
 	}
 	maps.Copy(settings, v.settings)
 	var b strings.Builder
@@ -115,13 +124,20 @@ func (v *Valkey) configure() error {
 		}
 		fmt.Fprintf(&b, "%s %s\n", name, value)
 	}
+	for _, line := range v.lines {
+		b.WriteString(line + "\n")
+	}
 	return os.WriteFile(v.configPath(), []byte(b.String()), 0o600)
 }
 
 // start runs the server and waits until it answers. The caller holds mu.
 func (v *Valkey) start(ctx context.Context) error {
+	args := []string{v.configPath()}
+	if v.sentinel {
+		args = append(args, "--sentinel")
+	}
 	process, err := child.Start(child.Command{
-		Path: v.path, Args: []string{v.configPath()}, Dir: v.folder.path, Env: serverEnv(), Output: v.log,
+		Path: v.path, Args: args, Dir: v.folder.path, Env: serverEnv(), Output: v.log,
 	})
 	if err != nil {
 		return err
@@ -140,6 +156,12 @@ func (v *Valkey) start(ctx context.Context) error {
 // serves tells whether the process of that id serves commands on our port. While it loads its data it does not, and another server
 // may have been quicker to take the port.
 func (v *Valkey) serves(pid int) bool {
+	if v.sentinel { // which knows no QUIT
+		ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+		defer cancel()
+		info, err := v.Ask(ctx, "INFO", "server")
+		return err == nil && strings.Contains(info[0], fmt.Sprintf("\r\nprocess_id:%d\r\n", pid))
+	}
 	conn, err := net.DialTimeout("tcp", v.Addr(), pingTimeout)
 	if err != nil {
 		return false

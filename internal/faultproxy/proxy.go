@@ -39,6 +39,7 @@ type Proxy struct {
 	silent        bool // nothing passes
 	silentReplies bool // nothing passes from server to client
 	delay         time.Duration
+	cutFrom       map[string]bool // addresses whose connections are refused
 	matchReply    func([]byte) bool
 	matchRequest  func([]byte) bool
 	err           error // of a listener that could not come back
@@ -50,8 +51,21 @@ func Listen(ctx context.Context, target string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	return start(ctx, l, target), nil
+}
+
+// ListenOn is Listen on an address of one's choice: host:port. All of 127.0.0.0/8 is this machine.
+func ListenOn(ctx context.Context, addr, target string) (*Proxy, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, l, target), nil
+}
+
+func start(ctx context.Context, l net.Listener, target string) *Proxy {
 	p := &Proxy{
-		target: target, addr: l.Addr().(*net.TCPAddr), listener: l,
+		target: target, addr: l.Addr().(*net.TCPAddr), listener: l, cutFrom: map[string]bool{},
 		held: make(chan struct{}, 1), changed: make(chan struct{}), links: map[*link]struct{}{},
 	}
 	p.ctx, p.cancel = context.WithCancel(ctx)
@@ -60,7 +74,7 @@ func Listen(ctx context.Context, target string) (*Proxy, error) {
 		<-p.ctx.Done()
 		p.shut()
 	})
-	return p, nil
+	return p
 }
 
 // Addr is the address that clients connect to: host:port.
@@ -86,11 +100,12 @@ func (p *Proxy) Delay(d time.Duration) {
 	p.delay = d
 }
 
-// Heal ends silence and cut. What was held back by silence is delivered.
+// Heal ends silence and every cut. What was held back by silence is delivered.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent, p.silentReplies = false, false
+	clear(p.cutFrom)
 	p.announce()
 	if p.listener != nil || p.ctx.Err() != nil {
 		return
@@ -130,6 +145,22 @@ func (p *Proxy) Cut() {
 	p.closeListener()
 	p.closeLinks()
 }
+
+// CutFrom closes the connections that come from an address of this machine, and refuses new ones from there until Heal.
+func (p *Proxy) CutFrom(host string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cutFrom[host] = true
+	for l := range p.links {
+		if hostOf(l.client) == host {
+			l.close()
+		}
+	}
+	p.announce()
+}
+
+// hostOf is the address that a client comes from.
+func hostOf(client net.Conn) string { return client.RemoteAddr().(*net.TCPAddr).IP.String() }
 
 // Break closes the present connections. New ones are forwarded.
 func (p *Proxy) Break() {
@@ -250,6 +281,11 @@ func (p *Proxy) accept(listener net.Listener) {
 			p.mu.Unlock()
 			_ = client.Close()
 			return
+		}
+		if p.cutFrom[hostOf(client)] {
+			p.mu.Unlock()
+			_ = client.Close()
+			continue
 		}
 		l := newLink(p, client.(*net.TCPConn))
 		p.links[l] = struct{}{}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"walkey/internal/cache"
 	"walkey/internal/cdc"
 )
 
@@ -37,6 +38,8 @@ type Metrics struct {
 	gate         prometheus.Histogram
 	roundTrip    prometheus.Histogram
 	repeats      prometheus.Counter
+	failovers    prometheus.Counter
+	replayed     prometheus.Counter
 	gauges       []prometheus.Collector
 	servers      servers
 
@@ -77,7 +80,9 @@ func NewMetrics() *Metrics {
 			Name: "walkey_delete_round_trip_seconds", Help: "From sending deletes to Valkey to the answers of all of them.",
 			Buckets: latencyBuckets,
 		}),
-		repeats: counter("delete_repeats_total", "Calls to Valkey that were repeated because they had not been answered: deletes, notes, progress."),
+		failovers: counter("valkey_promotions_total", "Primaries of Valkey that went on where another one ended, and were known to lack nothing then."),
+		replayed:  counter("replayed_deletes_total", "Acknowledged deletes that were repeated because a new primary of Valkey may have lacked them."),
+		repeats:   counter("delete_repeats_total", "Calls to Valkey that were repeated because they had not been answered: deletes, notes, progress."),
 	}
 	for _, result := range []string{"taken", "refused"} {
 		m.reloads.WithLabelValues(result) // shown from the start, so that a rate knows its first
@@ -139,7 +144,7 @@ func sinceOr(nanoseconds *atomic.Int64) func() float64 {
 func (m *Metrics) Role() string { return m.role.String() }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.reloads, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, &m.servers}, m.gauges...)
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.reloads, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, m.failovers, m.replayed, &m.servers}, m.gauges...)
 }
 
 // Describe implements [prometheus.Collector].
@@ -192,7 +197,17 @@ func (m *Metrics) keys(sent, existed int) {
 func (m *Metrics) deleted(after time.Duration) { m.latency.Observe(max(after, 0).Seconds()) }
 func (m *Metrics) waited(d time.Duration)      { m.gate.Observe(d.Seconds()) }
 func (m *Metrics) answered(d time.Duration)    { m.roundTrip.Observe(d.Seconds()) }
-func (m *Metrics) sessionEnded()               { m.sessions.Inc() }
+
+// mended counts what new primaries of Valkey got.
+func (m *Metrics) mended(by cache.Mended) {
+	m.failovers.Add(float64(by.Promoted))
+	m.replayed.Add(float64(by.Repeated))
+	if by.Scanned > 0 {
+		m.resynced("a primary of Valkey serves what it has not served before")
+	}
+}
+
+func (m *Metrics) sessionEnded() { m.sessions.Inc() }
 
 // beat counts a heartbeat whose proof began at a moment.
 func (m *Metrics) beat(proofBegan time.Time) {

@@ -103,6 +103,7 @@ func (s *session) writeNote(ctx context.Context) error {
 		return fmt.Errorf("note the progress: %w", err)
 	}
 	s.noted = time.Now()
+	s.opts.last = text
 	return nil
 }
 
@@ -118,9 +119,17 @@ func (s *session) pulse(ctx context.Context) error {
 			return err
 		}
 	}
+	settled, err := s.mended(ctx)
+	if err != nil || !settled {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	if err := s.eraser.Beat(ctx, s.heart.holder, s.heart.beat, s.note.Valkey); err != nil {
+	err = s.eraser.Beat(ctx, s.heart.holder, s.heart.beat, s.note.Valkey)
+	if errors.Is(err, cache.ErrUnsettled) {
+		return nil // with the next step
+	}
+	if err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
 	s.opts.observe(Proof{s.heart.begun})

@@ -33,6 +33,7 @@ type Options struct {
 	Switches      Switches
 
 	told map[Finding]bool // what the log has been told
+	last string           // the note that was written last
 }
 
 // Switches turn mechanisms off, so that tests can show what each is for. They are

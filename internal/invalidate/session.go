@@ -55,6 +55,7 @@ type session struct {
 	heart     heart
 	confirmed cdc.LSN // noted in Valkey and handed to the stream
 	noted     time.Time
+	unsettled time.Time // when the primaries of Valkey were last found to differ
 
 	published   cdc.LSN // the progress that readers are told
 	publishedAt time.Time
@@ -164,6 +165,13 @@ func (s *session) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	continues := s.continues(old)
+	if continues {
+		if err := s.mend(ctx, true); err != nil {
+			return err
+		}
+		old = s.lastNote()
+	}
 	reason, old := s.missed(ctx, old, source)
 	if reason == slotIsNew {
 		reason += ": " + source.SlotReason
@@ -177,6 +185,11 @@ func (s *session) begin(ctx context.Context) error {
 		}
 	} else if old != nil {
 		s.note.lsn = max(s.note.lsn, old.lsn)
+	}
+	if !continues {
+		if err := s.eraser.Adopt(s.note.Valkey); err != nil {
+			return err
+		}
 	}
 	if err := s.watch.begin(ctx, old); err != nil {
 		return err

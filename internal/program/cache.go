@@ -45,6 +45,9 @@ func (o *Cache) Options(v *Valkey, logger *zap.Logger) (cache.Options, error) {
 		return cache.Options{}, fmt.Errorf("reading VALKEY_CA: %w", err)
 	}
 	return cache.Options{
+		Addrs:          v.addrs(),
+		SentinelMaster: v.ValkeySentinel,
+
 		Host:         v.ValkeyHost,
 		Port:         int(v.ValkeyPort),
 		Username:     v.ValkeyUsername,

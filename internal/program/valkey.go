@@ -5,14 +5,18 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 )
 
-// Valkey is the group of options that name one Valkey server.
+// Valkey is the group of options that say where Valkey is.
 type Valkey struct {
 	ValkeyHost     string `env:"VALKEY_HOST" default:"127.0.0.1" placeholder:"HOST" help:"Host of Valkey."`
 	ValkeyPort     Port   `env:"VALKEY_PORT" default:"6379" placeholder:"PORT" help:"Port of Valkey."`
+	ValkeyAddrs    string `name:"valkey-addrs" env:"VALKEY_ADDRS" placeholder:"HOST:PORT,..." help:"Some nodes of a Valkey Cluster, or the sentinels when VALKEY_SENTINEL_MASTER is set. Replaces host and port."`
+	ValkeySentinel string `name:"valkey-sentinel-master" env:"VALKEY_SENTINEL_MASTER" placeholder:"NAME" help:"What the sentinels of VALKEY_ADDRS call the primary."`
 	ValkeyUsername string `env:"VALKEY_USERNAME" placeholder:"NAME" help:"ACL user."`
 	ValkeyPassword string `env:"VALKEY_PASSWORD" placeholder:"SECRET" help:"Password of the ACL user, or of the server."`
 	ValkeyTLS      bool   `name:"valkey-tls" env:"VALKEY_TLS" help:"Connect to Valkey by TLS."`
@@ -30,14 +34,28 @@ func (o *Valkey) Check(p *Problems) {
 	case strings.Count(o.ValkeyHost, ":") == 1:
 		p.Add("VALKEY_HOST", "%q holds a port; give it in VALKEY_PORT", o.ValkeyHost)
 	}
-	for _, variable := range []string{"VALKEY_ADDRS", "VALKEY_SENTINEL_MASTER"} {
-		if _, found := p.Lookup(variable); found {
-			p.Add(variable, "this version does not support a Valkey Cluster or Sentinel; unset it, and name one server by VALKEY_HOST and VALKEY_PORT")
+	for _, address := range o.addrs() {
+		host, port, err := net.SplitHostPort(address)
+		if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 || strings.Contains(host, "/") {
+			p.Add("VALKEY_ADDRS", "%q is not an address; give host:port, several separated by commas, an IPv6 address in brackets", address)
 		}
+	}
+	if o.ValkeySentinel != "" && len(o.addrs()) == 0 {
+		p.Add("VALKEY_SENTINEL_MASTER", "has no effect without the sentinels; give their addresses in VALKEY_ADDRS, or unset this")
 	}
 	if _, err := o.tlsConfig(); err != nil {
 		p.Add("VALKEY_CA", "%v", err)
 	}
+}
+
+// addrs are the addresses in VALKEY_ADDRS.
+func (o *Valkey) addrs() (addresses []string) {
+	for _, address := range strings.Split(o.ValkeyAddrs, ",") {
+		if address = strings.TrimSpace(address); address != "" {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
 }
 
 // tlsConfig is nil when Valkey is to be reached in plain text.
@@ -48,7 +66,10 @@ func (o *Valkey) tlsConfig() (*tls.Config, error) {
 		}
 		return nil, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ValkeyHost}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if len(o.addrs()) == 0 { // else each certificate is that of the address
+		config.ServerName = o.ValkeyHost
+	}
 	if o.ValkeyCA == "" {
 		return config, nil
 	}

@@ -121,6 +121,33 @@ func Standby(t testing.TB, primary *embedded.Postgres, name string, settings ...
 	return p
 }
 
+// ValkeyCluster starts a private Valkey Cluster that ends with the test. Its logs are shown when the test fails.
+func ValkeyCluster(t testing.TB, o embedded.ClusterOptions) *embedded.Cluster {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	c, err := embedded.StartCluster(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopLater(t, c)
+	return c
+}
+
+// ValkeySentinels starts a private primary with replicas and sentinels that end with the test. Their logs are shown when the test
+// fails.
+func ValkeySentinels(t testing.TB, o embedded.SentinelOptions) *embedded.Sentinels {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	s, err := embedded.StartSentinels(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopLater(t, s)
+	return s
+}
+
 type server interface {
 	Stop(context.Context) error
 	Log() string
