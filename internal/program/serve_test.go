@@ -198,6 +198,22 @@ func TestLogger(t *testing.T) {
 		t.Errorf("got %v", line)
 	}
 	out.Reset()
+	for i := range 1000 {
+		log.Warn("again", zap.Int("i", i))
+	}
+	// The window may end in between.
+	if n := strings.Count(out.String(), "again"); n < 10 || n > 20 {
+		t.Errorf("a line that is repeated was logged %d times", n)
+	}
+	level.SetLevel(zap.DebugLevel)
+	out.Reset()
+	for range 1000 {
+		log.Debug("every one")
+	}
+	if n := strings.Count(out.String(), "every one"); n != 1000 {
+		t.Errorf("%d of 1000 lines at debug", n)
+	}
+	out.Reset()
 	log, _ = (&program.Logging{LogLevel: "info", LogFormat: "console"}).Logger(&program.Process{Name: "worker", Stderr: &out})
 	log.Info("loud")
 	if json.Valid(out.Bytes()) || !strings.Contains(out.String(), "INFO") {

@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"walkey/internal/child"
+	"walkey/internal/stack"
+)
+
+const (
+	databaseSecret = "p0stgres/s3cr3t?"
+	valkeySecret   = "v4lkey s3cr3t"
+)
+
+// showsSecret finds a password in a text, also in the forms that URLs and Go's quoting give it.
+func showsSecret(text string) bool {
+	for _, secret := range []string{databaseSecret, url.PathEscape(databaseSecret), url.QueryEscape(databaseSecret), url.UserPassword("", databaseSecret).String()[1:], valkeySecret} {
+		if strings.Contains(text, secret) {
+			return true
+		}
+	}
+	return false
+}
+
+// Whatever goes wrong, and however much is logged, no password is in what a program or a command says.
+func TestSecretsAreNeverShown(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.must(nil, "api", "migrate")
+	s.valkeyDo("CONFIG", "SET", "requirepass", "another")
+	at := func(host, port string) string {
+		return "DATABASE_URL=postgres://walkey:" + url.PathEscape(databaseSecret) + "@" + host + ":" + port + "/postgres"
+	}
+	port := strconv.Itoa(s.postgres.Port())
+	valkey := []string{"VALKEY_HOST=" + s.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(s.valkey.Port()), "VALKEY_PASSWORD=" + valkeySecret}
+	for name, env := range map[string][]string{
+		"nobody answers":      {at("127.0.0.1", "1"), "VALKEY_PORT=1", "VALKEY_PASSWORD=" + valkeySecret},
+		"nobody is there":     {at("postgres.invalid", "5432"), "VALKEY_HOST=valkey.invalid", "VALKEY_PASSWORD=" + valkeySecret},
+		"refused":             append([]string{at("127.0.0.1", port)}, valkey...),
+		"refused by Postgres": {at("127.0.0.1", port), valkey[0], valkey[1], "VALKEY_PASSWORD=another"},
+		"TLS that is not":     append([]string{at("127.0.0.1", port) + "?sslmode=verify-full", "VALKEY_TLS=true"}, valkey...),
+		"a malformed URL":     append([]string{"DATABASE_URL=postgres://walkey:" + databaseSecret + "@127.0.0.1:port/postgres"}, valkey...),
+		"not even a URL":      append([]string{"DATABASE_URL=walkey " + databaseSecret}, valkey...),
+		"the password's file": {"DATABASE_URL_FILE=" + writeAs(t, t.TempDir(), "url", 0o600, strings.TrimPrefix(at("127.0.0.1", "1"), "DATABASE_URL=")), "VALKEY_PORT=1", "VALKEY_PASSWORD_FILE=" + writeAs(t, t.TempDir(), "password", 0o600, valkeySecret)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, args := range [][]string{
+				{"invalidator", "doctor", "--sample=1ms"},
+				{"invalidator", "doctor", "--json", "--sample=1ms"},
+				{"invalidator", "explain", "materials", "id=1"},
+				{"invalidator", "explain", "--key=material:1"},
+				{"invalidator", "keys"},
+				{"invalidator", "flush", "--all", "--yes"},
+				{"invalidator", "setup"},
+				{"invalidator", "teardown", "--yes"},
+				{"api", "migrate"},
+				{"api", "user", "list"},
+			} {
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // some wait for their server
+				c := exec.CommandContext(ctx, filepath.Join(programs, args[0]), args[1:]...)
+				c.Dir, c.Env = t.TempDir(), append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+				out, err := c.CombinedOutput()
+				cancel()
+				if showsSecret(string(out)) {
+					t.Errorf("%v shows a password:\n%s", args, out)
+				}
+				if len(out) == 0 && err == nil {
+					t.Errorf("%v says nothing", args)
+				}
+			}
+			for _, program := range []string{"api", "invalidator"} {
+				p, err := stack.Start(stack.Command{Folder: programs, Name: program, Dir: t.TempDir(), Env: append([]string{"API_ADMIN_ADDR=127.0.0.1:0", "LOG_LEVEL=debug", "LOG_FORMAT=json"}, env...)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, program+" has said why it can't work", func() error {
+					if !p.Running() || strings.Count(p.Log.String(), `"error"`) >= 2 {
+						return nil
+					}
+					return errors.New(p.Log.Tail())
+				})
+				text := p.Log.String()
+				if p.Running() {
+					for _, path := range []string{"/readyz?verbose", "/metrics"} {
+						text += fetchText(t, p.Base+path)
+					}
+				}
+				endProgram(t, p.Process)
+				if showsSecret(text) {
+					t.Errorf("%s shows a password:\n%s", program, text)
+				}
+			}
+		})
+	}
+}
+
+func fetchText(t testing.TB, address string) string {
+	t.Helper()
+	response, err := client.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func endProgram(t testing.TB, p *child.Process) {
+	t.Helper()
+	if !p.Running() {
+		return
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The level of the log is changed while the program runs.
+func TestLogLevelAtRunTime(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	s.must(nil, "api", "migrate")
+	p := s.startInvalidator()
+	put, err := http.NewRequestWithContext(t.Context(), http.MethodPut, p.Base+"/loglevel", strings.NewReader(`{"level":"error"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(put)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if got := fetchText(t, p.Base+"/loglevel"); response.StatusCode != http.StatusOK || strings.TrimSpace(got) != `{"level":"error"}` {
+		t.Errorf("%s, then %s", response.Status, got)
+	}
+	before := p.Log.String()
+	p.stop() // which is told at info
+	if after := p.Log.String(); after != before {
+		t.Errorf("at level error it says\n%s", strings.TrimPrefix(after, before))
+	}
+}
+
+// A run under load logs nothing for each request and each change.
+func TestNothingIsLoggedForEachRequestOrChange(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	api := s.startAPI()
+	invalidator := s.startInvalidator()
+	s.psql(`insert into materials (title, material_type) select 'm', 'article' from generate_series(1, 200)`)
+	api.waitHit("/api/materials/200/")
+	conn := s.connect()
+	before := strings.Count(api.Log.String(), "\n") + strings.Count(invalidator.Log.String(), "\n")
+	for i := range 200 {
+		api.get("/api/materials/" + strconv.Itoa(i+1) + "/")
+		api.get("/nowhere")
+		mustExec(t, conn, `update materials set title = 'm' || $1::text where id = 1`, strconv.Itoa(i))
+	}
+	api.waitHit("/api/materials/1/")
+	if lines := strings.Count(api.Log.String(), "\n") + strings.Count(invalidator.Log.String(), "\n") - before; lines > 10 {
+		t.Errorf("%d lines for 400 requests and 200 changes:\n%s%s", lines, api.Log.Tail(), invalidator.Log.Tail())
+	}
+}
