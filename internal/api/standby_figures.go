@@ -3,7 +3,7 @@ package api
 import "github.com/prometheus/client_golang/prometheus"
 
 var (
-	replicaUsable = prometheus.NewDesc("walkey_replica_usable", "1 while loads may come from the standby.", nil, nil)
+	replicaUsable = prometheus.NewDesc("walkey_replica_usable", "1 while loads may come from the standby, 0 while not; -1 without one.", nil, nil)
 	replicaLoads  = prometheus.NewDesc("walkey_replica_loads_total", "Loads with a standby, by what came of it: served by it; refused, "+
 		"when the primary had to be asked after an attempt; bypassed, without an attempt.", []string{"result"}, nil)
 )
@@ -11,7 +11,7 @@ var (
 // standbyFigures tell of the standby.
 type standbyFigures struct{ standby *standby }
 
-// StandbyFigures gives figures of a store's standby to a registry; none without a standby.
+// StandbyFigures gives figures of a store's standby to a registry.
 func StandbyFigures(s *Store) prometheus.Collector { return standbyFigures{s.standby} }
 
 // Describe lists the figures.
@@ -22,12 +22,11 @@ func (f standbyFigures) Describe(to chan<- *prometheus.Desc) {
 
 // Collect reads them.
 func (f standbyFigures) Collect(to chan<- prometheus.Metric) {
-	s := f.standby
-	if s == nil {
-		return
-	}
-	usable := 0.0
-	if s.usable() == nil {
+	s, usable := f.standby, 0.0
+	switch {
+	case s == nil:
+		s, usable = new(standby), -1
+	case s.usable() == nil:
 		usable = 1
 	}
 	to <- prometheus.MustNewConstMetric(replicaUsable, prometheus.GaugeValue, usable)
