@@ -15,6 +15,8 @@ var (
 // mechanisms say which parts of the protocol are off.
 type mechanisms struct {
 	noGate, noToken, noHeartbeat, noResync bool
+	// noStandbyLSN lets a load read on a standby that is behind the primary of when it began.
+	noStandbyLSN bool
 	// noOrder lets the proof of a beat begin before the last one was acknowledged.
 	noOrder bool
 	// oneChange lets one writer write only, for a search that takes seconds.
@@ -374,6 +376,24 @@ var steps = []step{
 		return true
 	}, 0),
 	loaderStep("reads the row", nil, 1),
+	// A standby that has replayed what the primary's WAL held when the lease was there shows what a load from the primary would have
+	// shown at some moment since, or a commit before the primary does.
+	loaderStep("reads the row on a standby, before the commit is visible on the primary", func(s *state, _ mechanisms, i int) bool {
+		if s.loaders[i] != leased || s.inWAL() == s.visible() {
+			return false
+		}
+		s.loaders[i] = loaded + s.inWAL()
+		return true
+	}, 0),
+	loaderStep("reads the row on a standby, before the commit is visible on the primary", nil, 1),
+	loaderStep("reads the row on a standby that stands still", func(s *state, m mechanisms, i int) bool {
+		if s.loaders[i] != leased || !m.noStandbyLSN {
+			return false
+		}
+		s.loaders[i] = loaded
+		return true
+	}, 0),
+	loaderStep("reads the row on a standby that stands still", nil, 1),
 	loaderStep("stores what it has read, if the lease is there", func(s *state, m mechanisms, i int) bool {
 		if s.loaders[i] < loaded {
 			return false

@@ -143,6 +143,7 @@ func TestWithoutAMechanismSomeStateIsBad(t *testing.T) {
 		{"token of each load", mechanisms{noToken: true, oneChange: true}},
 		{"heartbeat", mechanisms{noHeartbeat: true, oneChange: true}},
 		{"resynchronisation", mechanisms{noResync: true, oneChange: true}},
+		{"standby LSN", mechanisms{noStandbyLSN: true, oneChange: true}},
 		{"order of beat and proof", mechanisms{noOrder: true, oneChange: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

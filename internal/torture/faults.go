@@ -31,10 +31,11 @@ const (
 	inValkey
 	inInvalidator
 	inAPI
+	inStandby
 )
 
-// faults are all that can happen by chance.
-func faults() []fault {
+// faults are all that can happen by chance, with a standby or without.
+func faults(standby bool) []fault {
 	all := []fault{
 		{"Postgres restarted (fast)", inPostgres, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.restartPostgres(ctx, syscall.SIGINT) }},
 		{"Postgres crashed (immediate)", inPostgres, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.restartPostgres(ctx, syscall.SIGQUIT) }},
@@ -45,6 +46,21 @@ func faults() []fault {
 		{"Valkey killed, back at once", inValkey, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.killValkey(ctx, 0) }},
 		{"Valkey frozen", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.freezeValkey(ctx, r.some(random)) }},
 		{"Valkey back from an old file", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.oldFile(ctx, r.some(random)) }},
+	}
+	all = append(all, fault{"overload", inAPI, func(ctx context.Context, r *run, random *rand.Rand) error {
+		return r.overload(ctx, r.world.apis[random.IntN(len(r.world.apis))], r.some(random)/4)
+	}})
+	if standby {
+		all = append(all, standbyFaults()...)
+		for _, kind := range linkFaults {
+			all = append(all, fault{"link api–standby " + kind.name, inStandby, func(ctx context.Context, r *run, random *rand.Rand) error {
+				proxy := r.world.apis[random.IntN(len(r.world.apis))].standby
+				err := kind.run(ctx, proxy, r.some(random))
+				proxy.Delay(0)
+				proxy.Heal()
+				return err
+			}})
+		}
 	}
 	for _, of := range []struct {
 		name  string

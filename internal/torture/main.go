@@ -38,7 +38,9 @@ func torture(ctx context.Context, args []string, out io.Writer) (err error) {
 	seed := flags.Uint64("seed", 0, "repeats the order of faults of a run that printed it; 0 draws one")
 	staleness := flags.Duration("staleness", 2*time.Second, "MAX_STALENESS of the programs")
 	apis := flags.Int("apis", 2, "how many api processes")
+	pace := flags.Duration("pace", 0, "how long a client waits between two requests")
 	clients := flags.Int("clients", 6, "how many clients each api has")
+	standby := flags.Bool("standby", true, "load from a standby, too")
 	switches := flags.Bool("switches", false, "show what each mechanism is for: run a schedule of its own with it, and without it")
 	only := flags.String("only", "", "with -switches: the one mechanism to show")
 	if err := flags.Parse(args); err != nil {
@@ -56,9 +58,9 @@ func torture(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	o := runOptions{
-		world:   worldOptions{programs: folder, apis: *apis, invalidators: 2, staleness: *staleness},
+		world:   worldOptions{programs: folder, apis: *apis, invalidators: 2, staleness: *staleness, standby: *standby, loads: overloadedLoads},
 		seed:    *seed,
-		clients: *clients, readPace: 500 * time.Microsecond, writePace: 10 * time.Millisecond,
+		clients: *clients, readPace: *pace, writePace: 10 * time.Millisecond,
 	}
 	if *switches {
 		return showSwitches(ctx, o, *only, out)
@@ -100,7 +102,8 @@ func (r *run) report(took time.Duration) {
 	}
 	fmt.Fprintf(r.out, "oldest      %s, of at most %s\n", r.oldest(), r.staleness)
 	fmt.Fprintf(r.out, "slowest     %s, but for what waited for Postgres or a frozen api\n", time.Duration(r.reading.slowest.Load()).Round(time.Millisecond))
-	fmt.Fprintf(r.out, "backward    %d, behind an answer that was loaded past the cache (not promised)\n", r.reading.backward.Load())
+	fmt.Fprintf(r.out, "tokens      %d reads sent the token of a write\n", r.reading.sent.Load())
+	fmt.Fprintf(r.out, "refused     %d, for want of a place among the loads\n", r.reading.refused.Load())
 	fmt.Fprintf(r.out, "violations  %d\n", len(r.reading.violations))
 	for _, v := range r.reading.violations[:min(len(r.reading.violations), 20)] {
 		fmt.Fprintf(r.out, "            %s\n", v)

@@ -23,6 +23,8 @@ const (
 	slow = 2 * time.Second
 	// maxSuspects bounds what is kept for a second look.
 	maxSuspects = 2000
+	// tokenShare is one in how many reads sends the token of a late write.
+	tokenShare = 20
 )
 
 // client is used for all requests.
@@ -88,7 +90,8 @@ type suspect struct {
 	path   string
 	status string // Cache-Status
 	answer ledger.Answer
-	floor  ledger.Floor
+	floor  ledger.Floor // what the client had seen
+	since  ledger.Floor // what the token stands for that it sent
 }
 
 // violation is something that must not happen.
@@ -119,9 +122,11 @@ type reading struct {
 	pace      time.Duration
 	addresses []address // that are asked for
 
-	reads, hits, failed, backward atomic.Int64
-	slowest                       atomic.Int64 // of those without an excuse
-	hottest                       atomic.Int64 // age of the oldest suspect
+	tokens func() *written // a late write; nil when there is none
+
+	reads, hits, failed, sent, refused atomic.Int64
+	slowest                            atomic.Int64 // of those without an excuse
+	hottest                            atomic.Int64 // age of the oldest suspect
 
 	mu         sync.Mutex
 	suspects   []suspect     // guarded by mu
@@ -145,6 +150,8 @@ func (r *reading) run(ctx context.Context, clients int, seed uint64) {
 func (r *reading) read(ctx context.Context, p *part, random *rand.Rand) {
 	all := r.addresses
 	var life int64
+	asking := &asker{addr: p.addr}
+	defer asking.close()
 	var views map[string]*ledger.View
 	statuses := map[string]int64{}
 	defer func() {
@@ -162,7 +169,11 @@ func (r *reading) read(ctx context.Context, p *part, random *rand.Rand) {
 		if random.IntN(2) == 0 { // the lists cover all; a detail has a key of its own
 			a = all[random.IntN(len(all))]
 		}
-		status, ok := r.once(ctx, p, a, life, views)
+		var token *written
+		if random.IntN(tokenShare) == 0 {
+			token = r.tokens()
+		}
+		status, ok := r.once(ctx, p, asking, a, token, life, views)
 		if ok {
 			statuses[status]++
 		} else if pause(ctx, 20*time.Millisecond) != nil {
@@ -175,25 +186,24 @@ func (r *reading) read(ctx context.Context, p *part, random *rand.Rand) {
 }
 
 // once asks once; ok when it was answered.
-func (r *reading) once(ctx context.Context, p *part, a address, life int64, views map[string]*ledger.View) (cacheStatus string, ok bool) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr+a.path, nil)
-	if err != nil {
-		panic(err) // the paths are constants
+func (r *reading) once(ctx context.Context, p *part, asking *asker, a address, token *written, life int64, views map[string]*ledger.View) (cacheStatus string, ok bool) {
+	var text string
+	var since ledger.Floor
+	if token != nil {
+		text, since = token.token, token.floor
+		r.sent.Add(1)
 	}
 	began := time.Now()
-	var code int
-	var body []byte
-	response, err := client.Do(request)
-	if err == nil {
-		body, err = io.ReadAll(response.Body)
-		code, cacheStatus = response.StatusCode, response.Header.Get("Cache-Status")
-		err = errors.Join(err, response.Body.Close())
-	}
+	code, cacheStatus, body, err := asking.ask(ctx, a.path, text)
 	ended := time.Now()
 	if ctx.Err() != nil {
 		return "", false
 	}
 	excused := r.faulty.excuses("postgres", began, ended) || r.faulty.excuses(p.name, began, ended)
+	if err == nil && code == http.StatusServiceUnavailable && r.faulty.excuses("places", began, ended) {
+		r.refused.Add(1)
+		return "", false
+	}
 	if err != nil || code != http.StatusOK && code != http.StatusNotFound {
 		r.failed.Add(1)
 		if err == nil {
@@ -227,23 +237,20 @@ func (r *reading) once(ctx context.Context, p *part, a address, life int64, view
 		view = &ledger.View{}
 		views[a.path] = view
 	}
-	r.judge(p, a, cacheStatus, answer, view, p.life.Load() == life)
+	r.judge(p, a, cacheStatus, answer, view, since, p.life.Load() == life)
 	return cacheStatus, true
 }
 
 // judge looks at an answer, and keeps for a second look what seems wrong or is older than all before.
-func (r *reading) judge(p *part, a address, status string, answer ledger.Answer, view *ledger.View, sameLife bool) {
+func (r *reading) judge(p *part, a address, status string, answer ledger.Answer, view *ledger.View, since ledger.Floor, sameLife bool) {
 	age, fault := r.history.Age(answer)
 	var floor ledger.Floor
-	behind, backward := false, false
+	behind := r.history.Behind(since, answer)
 	if sameLife {
-		if behind, backward = view.Behind(r.history, answer); behind {
-			floor = view.Floor()
+		if view.Behind(r.history, answer) {
+			behind, floor = true, view.Floor()
 		}
-		view.Saw(r.history, answer, isStored(status))
-	}
-	if backward && !behind {
-		r.backward.Add(1)
+		view.Saw(r.history, answer)
 	}
 	oldest := false
 	for now := r.hottest.Load(); int64(age) > now; now = r.hottest.Load() {
@@ -258,13 +265,8 @@ func (r *reading) judge(p *part, a address, status string, answer ledger.Answer,
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if oldest || len(r.suspects) < maxSuspects {
-		r.suspects = append(r.suspects, suspect{api: p.name, path: a.path, status: status, answer: answer, floor: floor})
+		r.suspects = append(r.suspects, suspect{api: p.name, path: a.path, status: status, answer: answer, floor: floor, since: since})
 	}
-}
-
-// isStored says whether an answer came from the cache or went into it: later answers of the same process are then no older.
-func isStored(status string) bool {
-	return strings.HasPrefix(status, "walkey; hit") || status == "walkey; fwd=miss; stored"
 }
 
 func (r *reading) violate(v violation) {
@@ -281,13 +283,14 @@ func (r *reading) sentence() int {
 		v := violation{API: s.api, Path: s.path, Status: s.status, At: s.answer.Began, Detail: r.history.Explain(s.answer)}
 		age, fault := r.history.Age(s.answer)
 		r.worst = max(r.worst, age)
-		behind, _ := r.history.Behind(s.floor, s.answer)
 		switch {
 		case fault != "":
 			v.What = string(fault)
 		case age > r.staleness:
 			v.What, v.Age = string(ledger.Old), age
-		case behind:
+		case r.history.Behind(s.since, s.answer):
+			v.What = string(ledger.Token)
+		case r.history.Behind(s.floor, s.answer):
 			v.What = string(ledger.Backward)
 		default:
 			continue

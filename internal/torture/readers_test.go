@@ -68,7 +68,7 @@ func TestExcuses(t *testing.T) {
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, f := range faults() {
+	for _, f := range faults(true) {
 		if f.name == "" || f.run == nil {
 			t.Errorf("%+v", f)
 		}

@@ -52,7 +52,7 @@ func begin(ctx context.Context, o runOptions, out io.Writer) (*run, error) {
 	}
 	r.reading = &reading{
 		world: w, history: r.writing.history, faulty: &r.faulty, staleness: o.world.staleness, pace: o.readPace,
-		statuses: map[string]int64{}, addresses: addresses(),
+		statuses: map[string]int64{}, addresses: addresses(), tokens: r.writing.token.Load,
 	}
 	if o.onlyDetail {
 		r.reading.addresses = slices.DeleteFunc(r.reading.addresses, func(a address) bool { return len(a.ids) > 1 })
@@ -75,7 +75,7 @@ func (r *run) end() error {
 // storm lets faults happen by chance for d, with quiet in between in which everything has to be as Postgres says.
 func (r *run) storm(ctx context.Context, d time.Duration) error {
 	random := rand.New(rand.NewPCG(r.seed, 1<<40))
-	all := faults()
+	all := faults(r.world.standby != nil)
 	round := 0
 	for end := time.Now().Add(d); time.Now().Before(end) && ctx.Err() == nil; {
 		round++

@@ -15,14 +15,16 @@ type mechanism struct {
 	off    string // as WALKEY_SWITCHES names it
 	story  string
 	detail bool // only details are asked for
+	reader bool // there is a standby
 	round  func(*run, context.Context) error
 }
 
 var mechanisms = []mechanism{
-	{"gate", "no-gate", "a commit hangs, is released, and nothing follows", false, (*run).hangOnce},
-	{"token of each load", "no-token-per-load", "two loads of one process overtake one another", true, (*run).lateLoad},
-	{"heartbeat", "no-heartbeat", "both invalidators freeze while rows change", false, (*run).freezeInvalidators},
-	{"resynchronisation", "no-resync", "Valkey comes back from an old file", false, (*run).fromOldFile},
+	{name: "gate", off: "no-gate", story: "a commit hangs, is released, and nothing follows", round: (*run).hangOnce},
+	{name: "token of each load", off: "no-token-per-load", story: "two loads of one process overtake one another", detail: true, round: (*run).lateLoad},
+	{name: "heartbeat", off: "no-heartbeat", story: "both invalidators freeze while rows change", round: (*run).freezeInvalidators},
+	{name: "resynchronisation", off: "no-resync", story: "Valkey comes back from an old file", round: (*run).fromOldFile},
+	{name: "standby LSN", off: "no-standby-lsn", story: "the standby stands still while rows change", reader: true, round: (*run).standStill},
 }
 
 const (
@@ -92,6 +94,7 @@ func (o runOptions) try(ctx context.Context, m mechanism, off bool) (t tried, er
 	if m.detail { // and nobody else loads
 		o.onlyDetail, o.world.apis = true, 1
 	}
+	o.world.standby, o.world.loads = m.reader, ""
 	rounds := roundsOn
 	if off {
 		o.world.switches = []string{m.off}
@@ -121,6 +124,14 @@ func (o runOptions) try(ctx context.Context, m mechanism, off bool) (t tried, er
 
 // quiet lets readers read, while nobody writes, until what is old is too old.
 func (r *run) quiet(ctx context.Context) error { return pause(ctx, r.staleness+500*time.Millisecond) }
+
+// standStill lets the standby stand still while rows change.
+func (r *run) standStill(ctx context.Context) error {
+	if err := r.pauseStandby(ctx, r.staleness+time.Second); err != nil {
+		return err
+	}
+	return r.quiet(ctx)
+}
 
 // hangOnce lets commits hang for a while. The ones that hung are the last that happened.
 func (r *run) hangOnce(ctx context.Context) error {

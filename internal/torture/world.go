@@ -34,13 +34,16 @@ type worldOptions struct {
 	apis         int
 	invalidators int
 	staleness    time.Duration
+	standby      bool     // apis load from a standby, too
+	loads        string   // CACHE_LOADS and CACHE_LOAD_QUEUE of the apis, "loads,queue"; empty for the defaults
 	switches     []string // that are off, by the names of WALKEY_SWITCHES
 }
 
-// world is a Postgres, a Valkey, and programs each of which reaches them by links of its own.
+// world is a Postgres, perhaps with a standby, a Valkey, and programs each of which reaches them by links of its own.
 type world struct {
 	options  worldOptions
 	postgres *embedded.Postgres
+	standby  *embedded.Postgres // nil without
 	valkey   *embedded.Valkey
 	apis     []*part
 	inval    []*part
@@ -58,6 +61,7 @@ type part struct {
 	folder   string
 	dir      string
 	postgres *faultproxy.Proxy
+	standby  *faultproxy.Proxy // nil without
 	valkey   *faultproxy.Proxy
 
 	life    atomic.Int64 // counts its processes
@@ -81,6 +85,12 @@ func newWorld(ctx context.Context, o worldOptions) (w *world, err error) {
 	}
 	if w.valkey, err = embedded.StartValkey(ctx, embedded.ValkeyOptions{Settings: valkeySettings}); err != nil {
 		return nil, err
+	}
+	if o.standby {
+		standby := embedded.StandbyOptions{Name: "reader", Settings: map[string]string{"wal_retrieve_retry_interval": "100ms"}}
+		if w.standby, err = embedded.StartStandby(ctx, w.postgres, standby); err != nil {
+			return nil, err
+		}
 	}
 	for i := range o.apis {
 		p, err := w.add(ctx, fmt.Sprintf("api %d", i+1), "api", "API_ADMIN_ADDR=127.0.0.1:0")
@@ -125,17 +135,35 @@ func (w *world) add(ctx context.Context, name, program string, env ...string) (*
 		return nil, err
 	}
 	p.addr = net.JoinHostPort(freeport.Host, strconv.Itoa(port))
-	url := strings.Replace(w.postgres.URL(), ":"+strconv.Itoa(w.postgres.Port())+"/", ":"+strconv.Itoa(p.postgres.Port())+"/", 1)
+	url := through(w.postgres, p.postgres)
 	p.env = append([]string{
 		"DATABASE_URL=" + url,
 		"VALKEY_HOST=" + p.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(p.valkey.Port()),
 		"MAX_STALENESS=" + w.options.staleness.String(), "LOG_FORMAT=json",
 	}, env...)
+	if program == "api" {
+		p.env = append(p.env, "AUDIT_RATE=100")
+		if loads, queue, ok := strings.Cut(w.options.loads, ","); ok {
+			p.env = append(p.env, "CACHE_LOADS="+loads, "CACHE_LOAD_QUEUE="+queue)
+		}
+		if w.standby != nil {
+			if p.standby, err = faultproxy.Listen(ctx, net.JoinHostPort(freeport.Host, strconv.Itoa(w.standby.Port()))); err != nil {
+				return nil, err
+			}
+			w.cleanup = append(w.cleanup, p.standby.Close)
+			p.env = append(p.env, "DATABASE_REPLICA_URL="+through(w.standby, p.standby))
+		}
+	}
 	if own := switchesOf(program, w.options.switches); len(own) > 0 {
 		p.env = append(p.env, "WALKEY_SWITCHES="+strings.Join(own, ","))
 	}
 	w.cleanup = append(w.cleanup, p.stop)
 	return p, p.start()
+}
+
+// through is the URL of a server by way of a proxy.
+func through(p *embedded.Postgres, proxy *faultproxy.Proxy) string {
+	return strings.Replace(p.URL(), ":"+strconv.Itoa(p.Port())+"/", ":"+strconv.Itoa(proxy.Port())+"/", 1)
 }
 
 // switchesOf picks the switches that a program knows.
@@ -237,6 +265,9 @@ func (w *world) close() error {
 	defer cancel()
 	if w.valkey != nil {
 		errs = append(errs, w.valkey.Stop(ctx))
+	}
+	if w.standby != nil {
+		errs = append(errs, w.standby.Stop(ctx))
 	}
 	if w.postgres != nil {
 		errs = append(errs, w.postgres.Stop(ctx))

@@ -53,6 +53,8 @@ type writing struct {
 	noTruncate atomic.Bool    // TRUNCATE would let readers wait for as long as its commit hangs
 	rows       [slots + 1]row // each used by its writer alone while it holds turn
 
+	token atomic.Pointer[written] // of a late write
+
 	commits, rollbacks, lost atomic.Int64
 }
 
@@ -70,6 +72,7 @@ func startWriting(ctx context.Context, w *world, pace time.Duration) (*writing, 
 		after[slot] = fmt.Sprintf("%d.%s", slot, original)
 	}
 	s.history = ledger.NewHistory(time.Now(), before)
+	s.history.Early = w.standby != nil
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return nil, err
@@ -240,8 +243,24 @@ func (s *writing) commit(ctx context.Context, conn *pgx.Conn, t transaction) err
 	for slot, r := range t.rows {
 		s.rows[slot] = r
 	}
-	s.commits.Add(1)
+	// A crash may take a commit back that is not waited for, and with it the meaning of its token.
+	if n := s.commits.Add(1); n%tokenEvery == 0 && !t.async {
+		var position string
+		if err := conn.QueryRow(ctx, "select pg_current_wal_insert_lsn()::text").Scan(&position); err != nil {
+			return err
+		}
+		s.token.Store(&written{position, change.Floor()})
+	}
 	return nil
+}
+
+// tokenEvery is how many commits there are for each whose token is asked for.
+const tokenEvery = 4
+
+// written is a write as a client that made it knows it.
+type written struct {
+	token string
+	floor ledger.Floor
 }
 
 // states are what a slot's two ids show.

@@ -22,12 +22,17 @@ type span struct {
 	to    time.Time // zero while it may still be true
 	by    int       // number of the change that made it
 	until int       // number of the change that ended it; 0 when none has
+	made  time.Time // when the COMMIT that made it had returned; zero until then
 }
 
 func (s *span) open() bool { return s.to.IsZero() }
 
 // History is what happened to the ids of a table. It is safe for concurrent use.
 type History struct {
+	// Early says that a state may be seen, and then not be seen, until its COMMIT has returned: by loads from a standby, which shows a
+	// commit before the primary does. Set it before the History is used.
+	Early bool
+
 	mu      sync.RWMutex
 	spans   map[int][]span // guarded by mu: by id, in the order in which they began
 	changes int            // guarded by mu
@@ -37,7 +42,7 @@ type History struct {
 func NewHistory(began time.Time, states map[int]State) *History {
 	h := &History{spans: map[int][]span{}}
 	for id, state := range states {
-		h.spans[id] = []span{{state: state, from: began}}
+		h.spans[id] = []span{{state: state, from: began, made: began}}
 	}
 	return h
 }
@@ -69,7 +74,11 @@ func (c *Change) Committed(now time.Time) {
 	for _, id := range c.ids {
 		spans := c.history.spans[id]
 		for i := range spans {
-			if spans[i].open() && spans[i].by != c.number {
+			if spans[i].by == c.number {
+				spans[i].made = now
+				continue
+			}
+			if spans[i].open() {
 				spans[i].to, spans[i].until = now, c.number
 			}
 		}
@@ -85,13 +94,16 @@ func (h *History) Recovered(now time.Time, truth map[int]State) {
 	for id, spans := range h.spans {
 		last := len(spans) - 1
 		if spans[last].state == truth[id] && spans[last].open() {
+			if spans[last].made.IsZero() {
+				spans[last].made = now
+			}
 			h.end(id, now, last)
 			continue
 		}
 		// The last one was taken back, or never came. What was before is true again; since when is not known.
 		from := spans[last].from
 		h.end(id, now, -1)
-		h.spans[id] = append(h.spans[id], span{state: truth[id], from: from, by: h.changes})
+		h.spans[id] = append(h.spans[id], span{state: truth[id], from: from, by: h.changes, made: now})
 	}
 }
 
@@ -160,6 +172,7 @@ const (
 	Torn     Fault = "torn"            // states that were never true together
 	Old      Fault = "too old"
 	Backward Fault = "back in time"           // a state before one that the same client had seen
+	Token    Fault = "older than its token"   // than a write whose token the request sent
 	Differs  Fault = "not what Postgres says" // after quiescence
 )
 

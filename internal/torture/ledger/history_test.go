@@ -141,30 +141,68 @@ func TestBehind(t *testing.T) {
 	h.Begin(at(30), states{1: "b1"}).Committed(at(30))
 	h.Begin(at(40), states{1: ledger.Absent}).Committed(at(40))
 	for _, c := range []struct {
-		name        string
-		first       ledger.State
-		stored      bool
-		then        ledger.State
-		began       float64
-		behind, any bool
+		name   string
+		first  ledger.State
+		then   ledger.State
+		began  float64
+		behind bool
 	}{
-		{"forward", "o1", true, "a1", 50, false, false},
-		{"same", "a1", true, "a1", 50, false, false},
-		{"back behind a stored one", "a1", true, "o1", 50, true, true},
-		{"back behind one that was not stored", "a1", false, "o1", 50, false, true},
-		{"to the later absence", "b1", true, ledger.Absent, 50, false, false},
-		{"to an absence that was before", "b1", true, ledger.Absent, 35, true, true},
-		{"from the earlier absence", ledger.Absent, true, "b1", 35, false, false},
+		{"forward", "o1", "a1", 50, false},
+		{"same", "a1", "a1", 50, false},
+		{"back", "a1", "o1", 50, true},
+		{"to the later absence", "b1", ledger.Absent, 50, false},
+		{"to an absence that was before", "b1", ledger.Absent, 35, true},
+		{"from the earlier absence", ledger.Absent, "b1", 35, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var v ledger.View
-			v.Saw(h, answer(c.began, states{1: c.first}), c.stored)
-			behind, any := h.Behind(v.Floor(), answer(c.began, states{1: c.then}))
-			if behind != c.behind || any != c.any {
-				t.Errorf("behind a stored one %t, behind any %t; want %t, %t", behind, any, c.behind, c.any)
+			v.Saw(h, answer(c.began, states{1: c.first}))
+			if got := h.Behind(v.Floor(), answer(c.began, states{1: c.then})); got != c.behind {
+				t.Errorf("behind: %t", got)
 			}
 		})
+	}
+}
+
+// Where commits may be seen early, what was seen before its COMMIT had returned may be gone again; what was seen after that may not.
+func TestSeenEarly(t *testing.T) {
+	t.Parallel()
+	type states = map[int]ledger.State
+	for _, early := range []bool{false, true} {
+		h := ledger.NewHistory(start, states{1: "o1"})
+		h.Early = early
+		change := h.Begin(at(10), states{1: "a1"})
+		var v ledger.View
+		v.Saw(h, answer(12, states{1: "a1"}))
+		if got := v.Behind(h, answer(13, states{1: "o1"})); got == early {
+			t.Errorf("early %t: while it hangs: %t", early, got)
+		}
+		change.Committed(at(20))
+		v.Saw(h, answer(21, states{1: "a1"}))
+		if !v.Behind(h, answer(22, states{1: "o1"})) {
+			t.Errorf("early %t: what was committed is gone", early)
+		}
+	}
+}
+
+// Who shows the token of a change gets it or what came after.
+func TestFloorOfAChange(t *testing.T) {
+	t.Parallel()
+	type states = map[int]ledger.State
+	h := ledger.NewHistory(start, states{1: "o1", 2: "o2"})
+	change := h.Begin(at(10), states{1: "a1"})
+	change.Committed(at(11))
+	h.Begin(at(20), states{1: "b1", 2: "b2"}).Committed(at(21))
+	for _, c := range []struct {
+		shows  states
+		behind bool
+	}{
+		{states{1: "o1"}, true}, {states{1: "a1"}, false}, {states{1: "b1"}, false}, {states{2: "o2"}, false}, {states{1: "o1", 2: "b2"}, true},
+	} {
+		if got := h.Behind(change.Floor(), answer(30, c.shows)); got != c.behind {
+			t.Errorf("%v: %t", c.shows, got)
+		}
 	}
 }
 
@@ -174,14 +212,14 @@ func TestTakenBackIsNotBackward(t *testing.T) {
 	h := ledger.NewHistory(start, map[int]ledger.State{1: "o1"})
 	h.Begin(at(10), map[int]ledger.State{1: "a1"}).Committed(at(10))
 	var v ledger.View
-	v.Saw(h, answer(12, map[int]ledger.State{1: "a1"}), true)
+	v.Saw(h, answer(12, map[int]ledger.State{1: "a1"}))
 	h.Recovered(at(20), map[int]ledger.State{1: "o1"})
 	after := answer(25, map[int]ledger.State{1: "o1"})
-	if stored, _ := h.Behind(v.Floor(), after); stored {
+	if h.Behind(v.Floor(), after) {
 		t.Error("the truth counts as back in time")
 	}
-	v.Saw(h, after, true)
-	if stored, _ := h.Behind(v.Floor(), answer(26, map[int]ledger.State{1: "a1"})); !stored {
+	v.Saw(h, after)
+	if !h.Behind(v.Floor(), answer(26, map[int]ledger.State{1: "a1"})) {
 		t.Error("what was taken back does not count as back in time")
 	}
 }
