@@ -16,7 +16,7 @@ import (
 // measureBacklog measures how fast what has piled up is worked off: from the start of the program until Postgres is told that
 // everything is processed. The floor is pg_recvlogical, which reads the same changes and throws them away.
 func measureBacklog(ctx context.Context, b *bench) (rows []row, err error) {
-	n := 200_000
+	n := 150_000
 	if b.short {
 		n = 10_000
 	}
@@ -70,6 +70,7 @@ func (w *world) fillTable(ctx context.Context, n int) (*pgx.Conn, error) {
 		`create procedure one_by_one(n int) language plpgsql as $$
 			begin for i in 1..n loop update materials set title = 'new' where id = i; commit; end loop; end $$`,
 		"vacuum analyze materials",
+		"set synchronous_commit = on", // else a commit reaches the stream only when the WAL writer comes round
 		"select pg_replication_slot_advance('walkey', pg_current_wal_flush_lsn())",
 	} {
 		if _, err := conn.Exec(ctx, s); err != nil {
@@ -84,6 +85,7 @@ func (w *world) backlogRound(ctx context.Context, conn *pgx.Conn, fill string, f
 	for _, s := range []string{
 		"select pg_replication_slot_advance('walkey', pg_current_wal_flush_lsn())",
 		"select pg_create_logical_replication_slot('floor', 'pgoutput')",
+		"set synchronous_commit = off",
 		fill,
 		"select pg_logical_emit_message(true, 'end', '')",
 		"checkpoint",

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"walkey/internal/cache"
+	"walkey/internal/stack"
 )
 
 // measureTransaction measures one transaction that changes a million rows: from its COMMIT until the last key is gone. Beside it
@@ -27,10 +28,7 @@ func measureTransaction(ctx context.Context, b *bench) (rows []row, err error) {
 		if err != nil {
 			return err
 		}
-		keys := make([]string, n)
-		for i := range keys {
-			keys[i] = detailKeys + strconv.Itoa(i+1)
-		}
+		keys := detailKeysTo(n)
 		p, err := w.start(ctx, "invalidator")
 		if err != nil {
 			return err
@@ -58,7 +56,7 @@ func measureTransaction(ctx context.Context, b *bench) (rows []row, err error) {
 				return err
 			}
 			began = time.Now()
-			if err := w.empty(ctx, p.Log.Tail); err != nil {
+			if err := w.gone(ctx, keys, p); err != nil {
 				return err
 			}
 			ours = append(ours, time.Since(began).Seconds())
@@ -90,6 +88,15 @@ func measureTransaction(ctx context.Context, b *bench) (rows []row, err error) {
 	return rows, err
 }
 
+// detailKeysTo are the keys of the rows 1 to n.
+func detailKeysTo(n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = detailKeys + strconv.Itoa(i+1)
+	}
+	return keys
+}
+
 // setAll stores a value under every key.
 func (w *world) setAll(ctx context.Context, keys []string) error {
 	return w.pipe(ctx, keys, "SET", "x")
@@ -116,31 +123,25 @@ func (w *world) pipeBytes(ctx context.Context, commands io.Reader) error {
 	return nil
 }
 
-// empty waits until no key of a material is left.
-func (w *world) empty(ctx context.Context, said func() string) error {
+// gone waits until none of a hundred of the keys, the first and the last among them, is left.
+func (w *world) gone(ctx context.Context, keys []string, p *stack.Program) error {
 	valkey, err := dialValkey(ctx, w.valkey.Addr())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = valkey.conn.Close() }()
-	err = eventually(ctx, "the last key is gone", nil, func() error {
-		size, err := valkey.ask("DBSIZE")
-		if err != nil {
-			return err
-		}
-		if n, err := strconv.Atoi(size); err != nil || n > ownKeys {
-			return fmt.Errorf("%s keys are left, %w", size, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("%w; the invalidator said:\n%s", err, said())
+	question := []string{"EXISTS", keys[len(keys)-1]}
+	for i := 0; i < len(keys); i += max(1, len(keys)/99) {
+		question = append(question, keys[i])
 	}
-	return nil
+	return eventually(ctx, "the last key is gone", p, func() error {
+		left, err := valkey.ask(question...)
+		if err == nil && left != "0" {
+			err = fmt.Errorf("%s of the keys are left", left)
+		}
+		return err
+	})
 }
-
-// ownKeys are heartbeat, note and progress.
-const ownKeys = 3
 
 // measureDeletes measures a hundred thousand deletes while four clients hold a copy of each key: until all four have been told of all.
 func measureDeletes(ctx context.Context, b *bench) (rows []row, err error) {

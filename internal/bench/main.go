@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"syscall"
 	"time"
@@ -49,6 +50,7 @@ type bench struct {
 	programs string // folder of the built programs
 	before   string // folder of other built programs to measure too, where that is of use; empty mostly
 	out      io.Writer
+	curves   []curve
 }
 
 // experiment gives some rows of the table.
@@ -68,6 +70,7 @@ var experiments = []experiment{
 	{"transaction", measureTransaction},
 	{"deletes", measureDeletes},
 	{"processes", measureProcesses},
+	{"growth", measureGrowth},
 }
 
 // measureAll runs the experiments.
@@ -77,6 +80,7 @@ func measureAll(ctx context.Context, args []string, out io.Writer) (err error) {
 	rounds := flags.Int("rounds", 5, "how often what is compared takes turns")
 	only := flags.String("only", ".", "regular expression of the experiments to run")
 	markdown := flags.String("markdown", "", "file to write the table to, as Markdown")
+	plots := flags.String("plots", "", "folder to write the plots to")
 	before := flags.String("before", "", "folder with an api and an invalidator of before a change, to measure commits with too")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -122,6 +126,13 @@ func measureAll(ctx context.Context, args []string, out io.Writer) (err error) {
 	if *markdown != "" {
 		if err := os.WriteFile(*markdown, []byte(markdownTable(machine, rows)), 0o644); err != nil {
 			return err
+		}
+	}
+	if *plots != "" {
+		for _, c := range b.curves {
+			if err := os.WriteFile(filepath.Join(*plots, c.file), []byte(c.svg()), 0o644); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -3,34 +3,34 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// clockTick is the unit of times in /proc/PID/stat: the kernel's USER_HZ, which is 100 on every architecture that Go runs on.
-const clockTick = 10 * time.Millisecond
-
-// cpuTime is the CPU time that a process has used.
-func cpuTime(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// cpuTime is the CPU time that the threads of a process have used, by the scheduler's own account: times(2) counts in steps of 10 ms.
+// Threads that have ended are not in it; Go's do not end.
+func cpuTime(pid int) (total time.Duration, err error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("there is no process %d", pid)
+	}
 	if err != nil {
 		return 0, err
 	}
-	// The second field is a name in parentheses, which may hold anything.
-	_, rest, ok := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has another form", pid)
-	}
-	var total time.Duration
-	for _, f := range fields[11:13] { // utime and stime
-		n, err := strconv.Atoi(f)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
 		if err != nil {
 			return 0, err
 		}
-		total += time.Duration(n) * clockTick
+		first, _, _ := strings.Cut(string(text), " ")
+		n, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(n)
 	}
 	return total, nil
 }

@@ -12,51 +12,34 @@ import (
 	"time"
 
 	"github.com/jackc/pglogrepl"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // BenchmarkCommitToDelete measures from the moment a COMMIT has returned to the writer until the row's key is gone. The floor is
 // the plainest program that could do it: it receives from a slot and sends one UNLINK for each commit, visible or not, confirmed or
-// not. Both are measured on a quiet server and beside a thousand other commits a second.
+// not.
 func BenchmarkCommitToDelete(b *testing.B) {
-	for _, load := range []struct {
-		name  string
-		every time.Duration // between two commits of somebody else; 0 for none
-	}{{"quiet", 0}, {"busy", time.Millisecond}} {
-		b.Run(load.name+"/walkey", func(b *testing.B) {
-			s := newStack(b)
-			s.startAPI().stop() // migrates
-			p := s.startInvalidator()
-			eventually(b, "it follows", func() error { return active(p) })
-			s.measureDeletes(b, load.every)
-		})
-		b.Run(load.name+"/floor", func(b *testing.B) {
-			s := newStack(b)
-			s.startAPI().stop()
-			s.plainest(b)
-			s.measureDeletes(b, load.every)
-		})
-	}
+	b.Run("walkey", func(b *testing.B) {
+		s := newStack(b)
+		s.startAPI().stop() // migrates
+		p := s.startInvalidator()
+		eventually(b, "it follows", func() error { return active(p) })
+		s.measureDeletes(b)
+	})
+	b.Run("floor", func(b *testing.B) {
+		s := newStack(b)
+		s.startAPI().stop()
+		s.plainest(b)
+		s.measureDeletes(b)
+	})
 }
 
 // measureDeletes overwrites row 1 and asks Valkey until its key is gone.
-func (s *servers) measureDeletes(b *testing.B, every time.Duration) {
+func (s *servers) measureDeletes(b *testing.B) {
 	conn := s.connect()
-	mustExec(b, conn, "insert into materials (id, title) values (1, 'first'), (2, 'other')")
+	mustExec(b, conn, "insert into materials (id, title) values (1, 'first')")
 	valkey := s.dialValkey(b)
-	if every > 0 {
-		ctx, cancel := context.WithCancel(b.Context())
-		other, done := s.connect(), make(chan error, 1)
-		go func() { done <- commitEvery(ctx, other, every) }()
-		defer func() {
-			cancel()
-			if err := <-done; err != nil {
-				b.Error(err)
-			}
-		}()
-	}
 	var took []time.Duration
 	for b.Loop() {
 		valkey.ask("SET " + detailKey + " x")
@@ -72,21 +55,6 @@ func (s *servers) measureDeletes(b *testing.B, every time.Duration) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
-}
-
-func commitEvery(ctx context.Context, conn *pgx.Conn, every time.Duration) error {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		if _, err := conn.Exec(context.WithoutCancel(ctx), "update materials set title = title where id = 2"); err != nil {
-			return err
-		}
-	}
 }
 
 // valkeyConn is a plain connection that asks one thing after the other.
