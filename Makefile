@@ -52,8 +52,8 @@ test-versions: test-setup ## Run the tests that depend on Postgres on 14, 17 and
 	@GO='$(GO)' sh deploy/local/postgres-versions.sh
 
 .PHONY: bench
-bench: bench-setup bin/bench ## Measure everything beside its floor and its rival (BENCH=regexp, BENCHFLAGS=-short); the table also goes to bin/bench.md
-	@bin/bench -only '$(BENCH)' -markdown bin/bench.md $(BENCHFLAGS)
+bench: bench-setup bin/bench ## Measure everything beside its floor and its rival (BENCH=regexp, BENCHFLAGS=-short); table and plots also go to bin/
+	@bin/bench -only '$(BENCH)' -markdown bin/bench.md -plots bin $(BENCHFLAGS)
 
 .PHONY: gobench
 gobench: servers ## Run the Go benchmarks, for benchstat (BENCH=regexp, BENCHTIME=1s, BACKLOG_ROWS=1000000)
