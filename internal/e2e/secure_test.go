@@ -128,3 +128,43 @@ func (s *servers) valkeyAddr() string {
 	}
 	return s.valkey.Host() + ":" + strconv.Itoa(s.access.valkeyPort)
 }
+
+// What each program's own role and user are enough for, and what they are not.
+func TestLeastRights(t *testing.T) {
+	t.Parallel()
+	s := newStackFor(t, true, "max_slot_wal_keep_size=1GB")
+	if out := s.must(s.environment("api"), "api", "seed", "--rows=3"); !strings.Contains(out, "Added 3") {
+		t.Errorf("seed as api: %s", out)
+	}
+	api := s.startAPI()
+	s.startInvalidator()
+	api.waitHit(detailPath(1))
+
+	found, code := s.doctor(s.environment("invalidator"))
+	if bad := found.bad(); len(bad) > 0 || code != 0 {
+		t.Errorf("doctor as the invalidator: exit code %d, %q", code, bad)
+	}
+	found, code = s.doctor(s.environment("api"))
+	if acl := found.mend("Valkey ACL"); code != 1 || !strings.Contains(acl, "+scan") {
+		t.Errorf("doctor as api: exit code %d, %q", code, acl)
+	}
+	for _, c := range []struct{ user, password, command string }{
+		{"walkey_api", apiSecret, "SET bloodofjesus:walkey:heartbeat forged"},
+		{"walkey_api", apiSecret, "GET other:application"},
+		{"walkey_api", apiSecret, "FLUSHALL"},
+		{"walkey_invalidator", invalidatorSecret, "GET " + detailKey},
+		{"walkey_invalidator", invalidatorSecret, "UNLINK bloodofjesus:session:somebody"},
+		{"walkey_invalidator", invalidatorSecret, "CONFIG GET maxmemory"},
+	} {
+		args := append([]string{"-p", strconv.Itoa(s.valkey.Port()), "--user", c.user}, strings.Fields(c.command)...)
+		command := exec.CommandContext(t.Context(), "valkey-cli", args...)
+		command.Env = append(os.Environ(), "REDISCLI_AUTH="+c.password, "VALKEYCLI_AUTH="+c.password)
+		if out, err := command.CombinedOutput(); err != nil || !strings.Contains(string(out), "NOPERM") {
+			t.Errorf("%s: %s: %s%v", c.user, c.command, out, err)
+		}
+	}
+	if n := s.ask("EXISTS " + detailKey); n != ":1" {
+		t.Errorf("the entry is gone: %s", n)
+	}
+	s.ask("ACL LOG RESET") // all of that was to be refused
+}

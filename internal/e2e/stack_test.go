@@ -74,15 +74,21 @@ type servers struct {
 // newStack starts private servers with settings for Postgres.
 func newStack(t testing.TB, settings ...string) *servers {
 	t.Helper()
+	return newStackFor(t, secure, settings...)
+}
+
+// newStackFor is newStack for programs with the least rights, or for superusers.
+func newStackFor(t testing.TB, leastRights bool, settings ...string) *servers {
+	t.Helper()
 	postgres := embeddedtest.Postgres(t, settings...)
 	s := &servers{t: t, postgres: postgres, url: postgres.URL(), staleness: 2 * time.Second}
-	if secure {
-		s.access = newAccess(t)
+	if !leastRights {
+		s.startValkey()
+		return s
 	}
+	s.access = newAccess(t)
 	s.startValkey()
-	if secure {
-		s.prepareSecurely()
-	}
+	s.prepareSecurely()
 	return s
 }
 
