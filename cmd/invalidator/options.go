@@ -28,7 +28,7 @@ func (n *names) Check(p *program.Problems) {
 
 // rules is the group of options that name the rules.
 type rules struct {
-	RulesFile string `env:"RULES_FILE" placeholder:"FILE" help:"YAML file that says which row changes delete which keys. Default: built-in rules for public.materials and public.editors."`
+	RulesFile string `env:"RULES_FILE" placeholder:"FILE" help:"YAML file that says which row changes delete which keys; read anew when it changes. Default: built-in rules for public.materials and public.editors."`
 
 	parsed *invalidate.Rules
 }
