@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"walkey/internal/embedded"
+	"walkey/internal/embedded/embeddedtest"
 )
 
 type explanation struct {
@@ -269,4 +273,46 @@ func TestKeysAndFlush(t *testing.T) {
 	if a := api.get("/api/materials/2/"); strings.Contains(a.Cache, "hit") {
 		t.Errorf("after the flush: %s", a)
 	}
+}
+
+// On a cluster the commands see what lies on every primary, and doctor what each of them says.
+func TestCommandsOnACluster(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	cluster := embeddedtest.ValkeyCluster(t, embedded.ClusterOptions{})
+	addresses := "VALKEY_ADDRS=" + strings.Join(cluster.Addrs("127.0.0.1"), ",")
+	env := []string{addresses}
+	api := s.startAPI(addresses)
+	invalidator := s.startInvalidator(addresses)
+	s.psql(`insert into materials (title, material_type) select 'm' || i, 'article' from generate_series(1, 20) i`)
+	for i := range 20 {
+		api.waitHit("/api/materials/" + strconv.Itoa(i+1) + "/")
+	}
+	if lines := strings.Count(s.must(env, "invalidator", "keys", "material:*"), "\n"); lines != 20 {
+		t.Errorf("keys lists %d of 20", lines)
+	}
+	if e := s.explain(env, "materials", "7"); e.Keys[1].Stored[0].Type != "string" || e.Keys[1].Stored[0].Parts[0].Kind != "value" {
+		t.Errorf("%+v", e.Keys[1])
+	}
+	d, _ := s.doctor(env)
+	for _, check := range []string{"heartbeat", "Valkey health", "Valkey connection"} {
+		if !slices.ContainsFunc(d.Checks, func(c struct{ Check, Status, Detail, Mend string }) bool {
+			return strings.HasPrefix(c.Check, check) && c.Status == "PASS"
+		}) {
+			t.Errorf("doctor does not say PASS of %s: %+v", check, d.Checks)
+		}
+	}
+	if out := s.must(env, "invalidator", "flush", "--table=materials", "--yes"); out != "deleted 20 keys\n" {
+		t.Errorf("flush: %q", out)
+	}
+	if out := s.must(env, "invalidator", "keys", "material:*"); out != "" {
+		t.Errorf("left are\n%s", out)
+	}
+	eventually(t, "each primary's health is shown", func() error {
+		text := fetchText(t, invalidator.Base+"/metrics")
+		if n := strings.Count(text, "\nwalkey_valkey_used_memory_bytes{"); n != 3 {
+			return fmt.Errorf("of %d nodes", n)
+		}
+		return nil
+	})
 }
