@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ type run struct {
 	staleness time.Duration
 	out       io.Writer
 	seed      uint64
+
+	heard map[string]bool // alarms of audits, by their lines of the log; used by storm alone
 
 	mu    sync.Mutex
 	count map[string]int // guarded by mu: faults by name
@@ -46,7 +49,7 @@ func begin(ctx context.Context, o runOptions, out io.Writer) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{world: w, staleness: o.world.staleness, out: out, seed: o.seed, count: map[string]int{}}
+	r := &run{world: w, staleness: o.world.staleness, out: out, seed: o.seed, count: map[string]int{}, heard: map[string]bool{}}
 	if r.writing, err = startWriting(ctx, w, o.writePace); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
@@ -139,7 +142,21 @@ func (r *run) settle(ctx context.Context) (violations int, err error) {
 	if err := r.reading.compare(ctx, r.writing.rows); err != nil {
 		return 0, err
 	}
+	r.hearAlarms()
 	return r.reading.sentence(), nil
+}
+
+// hearAlarms counts each alarm of an api's own audit. There is none to be: what a reader of this run would not call wrong, an audit
+// must not either.
+func (r *run) hearAlarms() {
+	for _, p := range r.world.apis {
+		for line := range strings.SplitSeq(p.running.Log.String(), "\n") {
+			if strings.Contains(line, `"msg":"audit: `) && !r.heard[line] {
+				r.heard[line] = true
+				r.reading.violate(violation{What: "alarm of the audit", API: p.name, Detail: line, At: time.Now()})
+			}
+		}
+	}
 }
 
 // confirm settles the history, and judges what was suspect.
