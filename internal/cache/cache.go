@@ -48,7 +48,7 @@ type Cache struct {
 	kept     keptValues
 	places   *places
 	auditor  *auditor
-	landings landings
+	landings *landings
 	flights  flights
 	singles  singles
 	windows  windows

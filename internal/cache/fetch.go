@@ -37,7 +37,7 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 			if !g.holds(t, now) {
 				continue // it may be old
 			}
-			if c.landings.count.Load() != 0 {
+			if c.landings.concern(at) {
 				if p := c.landings.of(at, seen.value.fill(), g.proves(t)); p != free {
 					if v, o, err, done := c.overtaken(ctx, place.node, t, at, seen.value, load, p, sinceCall); done {
 						return v, o, err

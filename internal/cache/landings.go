@@ -23,10 +23,13 @@ type landings struct {
 
 	// count is how many there are, so that a hit that has nothing to fear looks no further.
 	count atomic.Int64
+	// marks count them by slot, so that a hit takes the lock only when there may be one of its address.
+	marks [1024]atomic.Int32
 
 	mu        sync.RWMutex
 	byAt      map[Address]*landing // guarded by mu
 	forgotten time.Duration        // guarded by mu: the latest end of those that were forgotten for want of room
+	forgot    atomic.Bool          // forgotten is not zero
 }
 
 // landing is what was answered under one address.
@@ -38,8 +41,8 @@ type landing struct {
 
 const landingSize = 256 // bytes of an entry, roughly
 
-func newLandings(max time.Duration, bytes int) landings {
-	return landings{max: max, limit: bytes / landingSize, byAt: make(map[Address]*landing)}
+func newLandings(max time.Duration, bytes int) *landings {
+	return &landings{max: max, limit: bytes / landingSize, byAt: make(map[Address]*landing)}
 }
 
 // loaded notes that a value is about to be answered whose load took from begun to ended. Filling says that it is also about to be
@@ -54,6 +57,7 @@ func (l *landings) loaded(at Address, begun, ended time.Duration, fill fillID, f
 		}
 		one = &landing{}
 		l.byAt[at] = one
+		l.mark(at).Add(1)
 		l.count.Store(l.left())
 	}
 	if one.ended <= begun {
@@ -93,6 +97,7 @@ func (l *landings) emptied(at Address, after time.Duration) {
 func (l *landings) tidy(at Address, one *landing) {
 	if one.fills == 0 && one.ended == 0 {
 		delete(l.byAt, at)
+		l.mark(at).Add(-1)
 		l.count.Store(l.left())
 	}
 }
@@ -122,6 +127,7 @@ func (l *landings) expire(now, proved time.Duration) {
 	}
 	if l.forgotten <= passed {
 		l.forgotten = 0
+		l.forgot.Store(false)
 	}
 	l.count.Store(l.left())
 }
@@ -132,8 +138,17 @@ func (l *landings) makeRoom() {
 		l.forgotten = max(l.forgotten, one.ended)
 		if one.fills == 0 {
 			delete(l.byAt, at)
+			l.mark(at).Add(-1)
 		}
 	}
+	l.forgot.Store(true)
+}
+
+func (l *landings) mark(at Address) *atomic.Int32 { return &l.marks[int(at.slot)%len(l.marks)] }
+
+// concern says whether there may be something about an address.
+func (l *landings) concern(at Address) bool {
+	return l.count.Load() != 0 && (l.mark(at).Load() != 0 || l.forgot.Load())
 }
 
 // precedence says whether a stored value may be served.
@@ -163,7 +178,7 @@ func (l *landings) of(at Address, fill fillID, proved time.Duration) precedence 
 
 // allows says whether an answer may be that of a load that began at begun and is still under way.
 func (l *landings) allows(at Address, begun time.Duration) bool {
-	if l.count.Load() == 0 {
+	if !l.concern(at) {
 		return true
 	}
 	l.mu.RLock()

@@ -60,7 +60,7 @@ func TestLandingsKeepAnswersInOrder(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			l := newLandings(time.Second, 10*landingSize)
-			c.do(&l)
+			c.do(l)
 			if got := l.of(at, mine, 100*ms); got != c.mine {
 				t.Errorf("what was loaded here: %d", got)
 			}
@@ -77,7 +77,7 @@ func TestLandingsKeepAnswersInOrder(t *testing.T) {
 				t.Errorf("kept: %t", got)
 			}
 			l.expire(time.Hour, 0)
-			if n := l.count.Load(); n != int64(len(l.byAt)) || n > 1 {
+			if n := l.count.Load(); n != int64(len(l.byAt)) || n > 1 || l.marks[0].Load() != int32(n) {
 				t.Errorf("%d of %d are counted in the end", n, len(l.byAt))
 			}
 		})
@@ -95,6 +95,9 @@ func TestLandingsForgetToTheSafeSide(t *testing.T) {
 		}
 	}
 	at := Address{key: "k"}
+	if !l.concern(at) {
+		t.Error("no address is of concern")
+	}
 	if got := l.of(at, fillID{1}, 50*time.Millisecond); got != overlooked {
 		t.Errorf("after %d: %d", l.forgotten, got)
 	}
@@ -105,7 +108,7 @@ func TestLandingsForgetToTheSafeSide(t *testing.T) {
 		t.Errorf("under newer trust: %d", got)
 	}
 	l.expire(100*time.Millisecond, 99*time.Millisecond)
-	if l.count.Load() != 0 || l.forgotten != 0 {
+	if l.count.Load() != 0 || l.forgotten != 0 || l.concern(at) {
 		t.Errorf("%d entries and %s are left", l.count.Load(), l.forgotten)
 	}
 }

@@ -23,7 +23,7 @@ func (c *Cache) Get(at Address) (value Value, ok bool) {
 	if seen.state != seenValue || !place.node.guard.holds(t, c.now()) {
 		return Value{}, false
 	}
-	if c.landings.count.Load() != 0 && c.landings.of(at, seen.value.fill(), place.node.guard.proves(t)) != free {
+	if c.landings.concern(at) && c.landings.of(at, seen.value.fill(), place.node.guard.proves(t)) != free {
 		return Value{}, false
 	}
 	return seen.value, true

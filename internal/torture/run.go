@@ -150,7 +150,11 @@ func (r *run) settle(ctx context.Context) (violations int, err error) {
 // must not either.
 func (r *run) hearAlarms() {
 	for _, p := range r.world.apis {
-		for line := range strings.SplitSeq(p.running.Log.String(), "\n") {
+		text := p.running.Log.String()
+		if p.log != nil {
+			text = p.log.String() + text
+		}
+		for line := range strings.SplitSeq(text, "\n") {
 			if strings.Contains(line, `"msg":"audit: `) && !r.heard[line] {
 				r.heard[line] = true
 				r.reading.violate(violation{What: "alarm of the audit", API: p.name, Detail: line, At: time.Now()})
