@@ -47,6 +47,16 @@ test: test-setup ## Run all tests with the race detector, on real servers (TESTF
 test-secure: test-setup ## Run the end-to-end tests with roles and ACLs of least privilege, by TLS on both sides
 	E2E_SECURE=true $(GO) test -race -count 1 -timeout 20m -skip '$(NOT_SECURE)' $(TESTFLAGS) ./internal/e2e
 
+.PHONY: test-browser
+test-browser: test-setup ## Run the tests of the dashboard in headless Chromium
+	@sh deploy/local/setup.sh browser
+	$(GO) test -race -tags browser -count 1 -timeout 20m -run '^TestDashboard' $(TESTFLAGS) ./internal/e2e
+
+.PHONY: screenshots
+screenshots: test-setup ## Take the pictures of the dashboard in docs/images anew
+	@sh deploy/local/setup.sh browser
+	WALKEY_SCREENSHOTS='$(CURDIR)/docs/images' $(GO) test -tags browser -count 1 -timeout 20m -run '^TestDashboard' ./internal/e2e
+
 .PHONY: test-versions
 test-versions: test-setup ## Run the tests that depend on Postgres on 14, 17 and 18 too (by npm, where there is one)
 	@GO='$(GO)' sh deploy/local/postgres-versions.sh
@@ -110,6 +120,7 @@ lint: ## Check format, code and import rules
 	cd deploy/ship && $(GO) vet ./... && $(GO) mod tidy -diff && $(STATICCHECK) ./...
 	$(STATICCHECK) ./...
 	$(GO) vet -tags torture ./cmd/... ./internal/program
+	$(GO) vet -tags browser ./internal/e2e
 	$(GOLANGCI) run
 
 .PHONY: alerts

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -155,6 +158,10 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	group.Go(func() error { return public.Serve(ctx) })
 	group.Go(func() error { return admin.Serve(ctx) })
 	group.Go(func() error {
+		kept.Present(ctx, presence(p.Name, public.Addr()))
+		return nil
+	})
+	group.Go(func() error {
 		if _, err := migrateWhenReachable(ctx, store, log); err != nil {
 			if ctx.Err() != nil {
 				return nil // asked to stop before the database was there
@@ -169,6 +176,15 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// presence is how this process is known to those who look after all of them.
+func presence(name string, addr net.Addr) cache.Presence {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return cache.Presence{Host: host, Address: addr.String(), Version: program.ReadBuild(name).Version, Since: time.Now().UTC()}
 }
 
 // state is what readiness depends on.

@@ -13,6 +13,11 @@ type names struct {
 	PublicationName string `env:"PUBLICATION_NAME" default:"walkey" placeholder:"NAME" help:"Publication of the tables of the rules."`
 }
 
+// serving is the group of options that name where the invalidator serves, and is asked.
+type serving struct {
+	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health, metrics, /loglevel and the dashboard are served, and where status and tail ask. Not for the public."`
+}
+
 // slotNames are the names that Postgres takes for a slot, without quoting.
 var slotNames = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 

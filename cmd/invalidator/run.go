@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,8 +14,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"walkey/internal/cache"
+	"walkey/internal/console"
 	"walkey/internal/invalidate"
 	"walkey/internal/program"
+	"walkey/internal/status"
 	"walkey/internal/tracing"
 )
 
@@ -26,10 +29,10 @@ type runCommand struct {
 
 	Names   names           `embed:""`
 	Rules   rules           `embed:""`
+	Serving serving         `embed:""`
 	Tracing tracing.Options `embed:""`
 
-	DecodingWorkMem string          `env:"DECODING_WORK_MEM" default:"256MB" placeholder:"SIZE" help:"What Postgres may use to decode a large transaction for this connection before it spills to disk (logical_decoding_work_mem)."`
-	InvalidatorAddr program.Address `env:"INVALIDATOR_ADDR" default:":8081" placeholder:"ADDRESS" help:"Where health, metrics and /loglevel are served. Not for the public."`
+	DecodingWorkMem string `env:"DECODING_WORK_MEM" default:"256MB" placeholder:"SIZE" help:"What Postgres may use to decode a large transaction for this connection before it spills to disk (logical_decoding_work_mem)."`
 }
 
 // Check implements [program.Checker].
@@ -43,7 +46,7 @@ func (c *runCommand) Check(p *program.Problems) {
 // memorySizes are the sizes that Postgres takes and that say their unit.
 var memorySizes = regexp.MustCompile(`^[1-9][0-9]{0,8}(kB|MB|GB)$`)
 
-// Run follows the stream and serves health and metrics until ctx ends.
+// Run follows the stream and serves health, metrics and the dashboard until ctx ends.
 func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	log, level := c.Logger(p)
 	defer func() { _ = log.Sync() }() // a terminal refuses to be synced
@@ -51,6 +54,7 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	if err != nil {
 		return err
 	}
+	feed := console.NewFeed(hostname(), program.ReadBuild(p.Name).Version)
 	following := invalidate.Options{
 		DatabaseURL:     c.DatabaseURL,
 		Slot:            c.Names.SlotName,
@@ -58,6 +62,7 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 		Rules:           c.Rules.parsed,
 		DecodingWorkMem: c.DecodingWorkMem,
 		Metrics:         invalidate.NewMetrics(),
+		Observer:        feed,
 		Logger:          log,
 	}
 	if err := applySwitches(&following, p.Environ); err != nil {
@@ -78,7 +83,18 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 		following.MessagePrefix = tracing.MessagePrefix
 		following.Observer = invalidate.Observers(following.Observer, traces.Transactions())
 	}
-	server, err := program.Listen(ctx, program.ServerOptions{Name: "health and metrics", Addr: c.InvalidatorAddr, Handler: handler(p.Name, following.Metrics, level), Logger: log})
+	// A connection of its own: to look must not delay a delete, nor wait behind many.
+	watching, err := cache.OpenEraser(options)
+	if err != nil {
+		return fmt.Errorf("open Valkey: %w", err)
+	}
+	defer watching.Close()
+	collector := status.NewCollector(status.Options{DatabaseURL: c.DatabaseURL, Slot: c.Names.SlotName, Eraser: watching, MaxStaleness: c.MaxStaleness})
+	defer collector.Close()
+	shown := console.New(console.Options{Feed: feed, Collector: collector, Prefix: c.CachePrefix, Logger: log})
+	server, err := program.Listen(ctx, program.ServerOptions{
+		Name: "health, metrics and dashboard", Addr: c.Serving.InvalidatorAddr, Handler: handler(p.Name, following.Metrics, level, shown), Streams: true, Logger: log,
+	})
 	if err != nil {
 		return err
 	}
@@ -94,6 +110,10 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 			return nil
 		})
 	}
+	group.Go(func() error {
+		shown.Run(ctx)
+		return nil
+	})
 	group.Go(func() error { return invalidate.Run(ctx, following) })
 	if err := group.Wait(); err != nil {
 		return err
@@ -102,8 +122,17 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	return nil
 }
 
-// handler answers health questions, gives the metrics, and shows and changes the level of the log.
-func handler(name string, metrics *invalidate.Metrics, level zap.AtomicLevel) http.Handler {
+// hostname is the name of this machine, for people.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+// handler answers health questions, gives the metrics, shows and changes the level of the log, and shows the dashboard.
+func handler(name string, metrics *invalidate.Metrics, level zap.AtomicLevel, shown *console.Console) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(append(program.Collectors(name), metrics)...)
 	mux := http.NewServeMux()
@@ -115,6 +144,7 @@ func handler(name string, metrics *invalidate.Metrics, level zap.AtomicLevel) ht
 		return nil
 	}}))
 	mux.Handle("/loglevel", level)
+	mux.Handle("/", shown.Handler())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }

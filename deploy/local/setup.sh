@@ -6,6 +6,7 @@
 #   setup.sh … django            also Django with django-redis and psycopg, of the distribution's own Python: for the test beside it
 #   setup.sh … bench             also wrk and gunicorn: for the benchmarks, together with django
 #   setup.sh container           runc and certificate authorities, to run the image as a cluster confines it
+#   setup.sh browser             Chromium, for the tests of the dashboard
 #   setup.sh pooler              PgBouncer, for the one test that tells it apart from Postgres
 #   setup.sh promtool            promtool, of Debian's package prometheus, for the test of the alerts
 #
@@ -68,6 +69,15 @@ have_compiler() {
 		printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | $cc -x c -o /dev/null - 2>/dev/null
 }
 
+# The names by which the tests look for it.
+have_chromium() {
+	if [ -n "${WALKEY_CHROMIUM:-}" ]; then
+		command -v "$WALKEY_CHROMIUM" >/dev/null 2>&1
+		return
+	fi
+	command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1
+}
+
 # The distribution's Python, whatever other comes first in PATH: the packages are for that one.
 have_django() {
 	/usr/bin/python3 -c 'import django, django_redis, psycopg2' >/dev/null 2>&1
@@ -88,6 +98,7 @@ find_missing() {
 			[ -r /etc/ssl/certs/ca-certificates.crt ] || wanted="$wanted ca-certificates"
 			;;
 		pooler) [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null 2>&1 || wanted="$wanted pgbouncer" ;;
+		browser) have_chromium || wanted="$wanted chromium" ;;
 		compiler) have_compiler || wanted="$wanted gcc libc6-dev" ;;
 		bench)
 			command -v wrk >/dev/null 2>&1 || wanted="$wanted wrk"
@@ -96,7 +107,7 @@ find_missing() {
 		django) have_django || wanted="$wanted python3-django python3-django-redis python3-psycopg2" ;;
 		promtool) command -v promtool >/dev/null 2>&1 || wanted="$wanted prometheus" ;;
 		*)
-			say "unknown part: $part (servers, compiler, django, bench, pooler, promtool)"
+			say "unknown part: $part (servers, browser, compiler, django, bench, pooler, promtool)"
 			exit 2
 			;;
 		esac

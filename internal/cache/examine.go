@@ -148,6 +148,7 @@ func (e *Eraser) tryCommands(ctx context.Context, client rueidis.Client) ([]stri
 		{"SET", own, "1", "PX", moment},
 		{"GET", own},
 		{"UNLINK", own},
+		{"HGETALL", own},
 		{"SCAN", "0", "MATCH", own, "COUNT", "1"},
 		{"EVAL", "return 1", "0"},
 		{"EVALSHA", strings.Repeat("0", 40), "0"}, // unknown, which is an answer too
@@ -177,6 +178,7 @@ func (e *Eraser) tryReadersCommands(ctx context.Context, client rueidis.Client) 
 		{"PEXPIRE", hash, moment},
 		{"PTTL", hash},
 		{"HGET", hash, "field"},
+		{"HGETALL", hash},
 		{"HLEN", hash},
 		{"HDEL", hash, "field"},
 		{"CLIENT", "TRACKING", "OFF"},

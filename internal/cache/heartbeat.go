@@ -200,3 +200,34 @@ func (e *Eraser) Beat(ctx context.Context, holder string, from uint64, id Identi
 	}
 	return nil
 }
+
+// Heartbeat reads the number and the holder of the heartbeat, in a cluster the least of all primaries'; found is false when one
+// of them has none. The number tells nothing but whether it has risen since it was read before.
+func (e *Eraser) Heartbeat(ctx context.Context) (number uint64, holder string, found bool, err error) {
+	var mu sync.Mutex
+	found = true
+	err = e.everywhere(e.topology.present.Load().nodes, func(n *node) error {
+		value, err := n.writer.Do(ctx, n.writer.B().Get().Key(n.names.Load().heartbeat).Build()).ToString()
+		if err != nil && !rueidis.IsRedisNil(err) {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		beat, _, ok := parseBeat(value)
+		if !ok {
+			found = false
+			return nil
+		}
+		if number == 0 || beat < number {
+			number, holder = beat, strings.SplitN(value, ":", 3)[2]
+		}
+		return nil
+	})
+	if err != nil || !found {
+		if err != nil {
+			err = fmt.Errorf("read the heartbeat: %w", err)
+		}
+		return 0, "", false, err
+	}
+	return number, holder, true, nil
+}

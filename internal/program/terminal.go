@@ -19,6 +19,7 @@ const (
 	Green  Colour = "32"
 	Yellow Colour = "33"
 	Grey   Colour = "90"
+	Bold   Colour = "1"
 )
 
 // Paint gives text in a colour if w is a terminal and NO_COLOR is not set (https://no-color.org), else text as it is.
@@ -31,6 +32,9 @@ func (p *Process) Paint(w io.Writer, c Colour, text string) string {
 	}
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
+
+// OnTerminal reports whether w is a terminal.
+func (p *Process) OnTerminal(w io.Writer) bool { return onTerminal(w) }
 
 // ErrNotAsked says that there is nobody who could be asked.
 var ErrNotAsked = errors.New("standard input is no terminal")
