@@ -15,13 +15,14 @@ const charts = (() => {
       series: [["transactions", "ink", true], ["keys", "second", false]],
       tick: (v) => format.rate(v),
       floor: 5,
-      say: (i) => [dot("ink"), format.rate(columns.transactions[i]) + " transactions", dot("second"), format.rate(columns.keys[i]) + " keys"],
+      say: (i) => [dot("ink"), format.rate(columns.transactions[i]) + (columns.transactions[i] === 1 ? " transaction" : " transactions"), dot("second"), format.rate(columns.keys[i]) + " keys"],
     },
     latency: {
-      series: [["median", "ink", false, true], ["slowest", "second", false, true]],
-      tick: (v) => format.milliseconds(v),
-      floor: 5,
-      say: (i) => columns.median[i] == null ? "–" : [dot("ink"), "median " + format.milliseconds(columns.median[i]), dot("second"), "slowest " + format.milliseconds(columns.slowest[i])],
+      // What lies above is drawn first. A second without a transaction has no point, so there is no line.
+      series: [["slowest", "second", false, true], ["median", "ink", false, true]],
+      tick: (v) => v == null ? "" : v < 1 ? v.toFixed(1) + " ms" : format.milliseconds(v).replace(".0", ""),
+      least: 0.1, // ms: few are quicker, and the slowest are a thousand times as slow
+      say: (i) => columns.median[i] == null ? "–" : [dot("ink"), format.milliseconds(columns.median[i]), dot("second"), "max " + format.milliseconds(columns.slowest[i])],
     },
   };
   const plots = {};
@@ -44,7 +45,10 @@ const charts = (() => {
     return columns.median.findLastIndex((v) => v != null);
   }
 
-  function data(id) { return [columns.at, ...specs[id].series.map(([name]) => columns[name])]; }
+  function data(id) {
+    const { series, least } = specs[id];
+    return [columns.at, ...series.map(([name]) => least ? columns[name].map((v) => v == null ? null : Math.max(v, least)) : columns[name])];
+  }
 
   function draw(id) {
     const host = document.querySelector(`#${id} .plot`), spec = specs[id];
@@ -58,18 +62,28 @@ const charts = (() => {
       hooks: { setCursor: [() => reading(id)] },
       scales: {
         x: { time: true, range: () => { const end = columns.at.at(-1) ?? Date.now() / 1000; return [end - span, end]; } },
-        y: { range: (_, __, max) => [0, Math.max(spec.floor, (max || 0) * 1.15)] },
+        y: spec.least
+          ? { distr: 3, log: 10, range: (_, __, max) => [spec.least, Math.max(spec.least * 100, 10 ** Math.ceil(Math.log10(max || 1)))] }
+          : { range: (_, __, max) => [0, Math.max(spec.floor, (max || 0) * 1.15)] },
       },
       axes: [
         { ...axis, size: 22, space: 70, grid: { show: false }, values: (_, ticks) => ticks.map((t) => { const at = new Date(t * 1000); return String(at.getHours()).padStart(2, "0") + ":" + String(at.getMinutes()).padStart(2, "0"); }) },
-        { ...axis, size: 52, space: 34, values: (_, ticks) => ticks.map(spec.tick) },
+        { ...axis, size: 52, space: 34, values: (_, ticks) => ticks.map(spec.tick), splits: spec.least ? decades : undefined },
       ],
       series: [{}, ...spec.series.map(([, ink, filled, points]) => ({
-        stroke: colour(ink), width: 1.5, fill: filled ? colour("ink-fill") : undefined,
-        points: { show: Boolean(points), size: 4, fill: colour(ink), stroke: colour(ink) }, spanGaps: false,
+        stroke: colour(ink), width: points ? 0 : 1.25, fill: filled ? colour("ink-fill") : undefined, spanGaps: false,
+        paths: points ? () => null : undefined,
+        points: { show: Boolean(points), size: 3.5, width: 0, fill: colour(ink), stroke: colour(ink) },
       }))],
     }, data(id), host);
     reading(id);
+  }
+
+  // decades are the ticks of a logarithmic scale.
+  function decades(_, __, min, max) {
+    const ticks = [];
+    for (let tick = min; tick <= max * 1.01; tick *= 10) ticks.push(tick);
+    return ticks;
   }
 
   function drawAll() { Object.keys(specs).forEach(draw); }

@@ -106,8 +106,8 @@ function change(table) {
 }
 
 function transaction(event) {
-  const keys = event.keys.slice(0, 4).map((key) => element("code", {}, key));
-  keys.push(...event.patterns.slice(0, 2).map((pattern) => element("code", {}, pattern)));
+  const keys = event.keys.slice(0, 4).map((key) => element("code", { title: key }, key));
+  keys.push(...event.patterns.slice(0, 2).map((pattern) => element("code", { title: pattern }, pattern)));
   const more = event.key_count + event.pattern_count - keys.length;
   const tail = [more > 0 ? `and ${format.count(more)} more, ` : "", format.count(event.existed) + (event.existed === 1 ? " was there" : " were there")].join("");
   return [
