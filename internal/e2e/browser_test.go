@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -19,6 +20,9 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
+
+// hung is how long one step may take until the browser counts as hung.
+const hung = 2 * time.Minute
 
 // chromium gives the context of a browser of its own, which ends with the test. It can reach this machine and nothing else.
 func chromium(t *testing.T) context.Context {
@@ -122,7 +126,7 @@ func (p *tab) calm() {
 // do acts on the page within a bound.
 func (p *tab) do(steps ...step) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, hung)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		p.t.Fatal(err)
@@ -132,7 +136,7 @@ func (p *tab) do(steps ...step) {
 // evaluate gives what an expression is on the page.
 func evaluate[T any](p *tab, expression string) (value T) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, hung)
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("JSON.stringify("+expression+")"))
 	if err != nil {
