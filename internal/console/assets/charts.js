@@ -9,7 +9,7 @@ const charts = (() => {
       series: [["lag_seconds", "ink", true]],
       tick: (v) => format.seconds(v),
       floor: 1,
-      say: (i) => format.seconds(columns.lag_seconds[i]) + (columns.lag_bytes[i] == null ? "" : ", " + format.bytes(columns.lag_bytes[i])),
+      say: (i) => [columns.lag_seconds[i] == null ? null : format.seconds(columns.lag_seconds[i]), columns.lag_bytes[i] == null ? null : format.bytes(columns.lag_bytes[i])].filter(Boolean).join(", ") || "–",
     },
     rate: {
       series: [["transactions", "ink", true], ["keys", "second", false]],
@@ -57,7 +57,7 @@ const charts = (() => {
     plots[id] = new uPlot({
       width: host.clientWidth, height: host.clientHeight,
       legend: { show: false },
-      padding: [6, 8, 0, 0],
+      padding: [6, 14, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, sync: { key: "walkey" }, points: { size: 6 } },
       hooks: { setCursor: [() => reading(id)] },
       scales: {

@@ -19,6 +19,7 @@ function showReport(report) {
   showStream(report);
   showSlot(report);
   showValkey(report.valkey);
+  at("apis").querySelector(".empty").textContent = report.valkey.up ? "None has said that it is there." : "Not known while Valkey is away: they say so there.";
   showAPIs(report.apis, report.at);
 }
 
