@@ -30,14 +30,15 @@ type Promotion struct {
 	Position LSN
 }
 
-// CheckOrderly gives nil when the promotion has taken nothing back that a reader may have seen on the former primary: that
-// one was not restarted after Position, was shut down in order, and everything that it ever wrote is on the promoted server.
-// It looks at the WAL itself: the former timeline ends, on the promoted server, with the checkpoint of a shutdown, which is
+// CheckOrderly gives nil when the promotion has taken nothing back that a reader may have seen on the former primary, provided
+// that its stream ended with ErrServerEnded, behind Position: that one was not restarted after Position, was shut down in
+// order, and everything that it ever wrote is on the promoted server. It looks at the WAL itself: the former timeline ends, on the promoted server, with the checkpoint of a shutdown, which is
 // the last that a server writes, after all its clients have gone. An error says what is missing to that, or that it could
 // not be looked at.
 //
 // What nobody can see there: that the former primary (or a third server) was started again as a primary, and took changes
-// that the promoted server was never sent.
+// that the promoted server was never sent. Nor, without the stream's end, that it crashed and wrote nothing after its
+// recovery, which ends with a checkpoint of the same kind.
 func (p Promotion) CheckOrderly(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, switchoverTimeout)
 	defer cancel()

@@ -25,6 +25,10 @@ type note struct {
 	Tables map[string]string `json:"tables"`
 	// Unsettled are transactions whose end has the keys of a table deleted again.
 	Unsettled map[string][]uint64 `json:"unsettled,omitempty"`
+	// Pending are transactions at or before LSN whose keys are not deleted yet.
+	Pending []pending `json:"pending,omitempty"`
+	// Ended: the server was shut down in order, and LSN is behind everything that its clients did.
+	Ended bool `json:"ended,omitempty"`
 
 	lsn cdc.LSN
 }

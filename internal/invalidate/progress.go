@@ -84,6 +84,7 @@ func (s *session) confirm(ctx context.Context) error {
 		return err
 	}
 	s.note.lsn = max(s.note.lsn, mark)
+	s.note.Pending = nil // they stood in front of the mark
 	if err := s.writeNote(ctx); err != nil {
 		return err
 	}

@@ -127,3 +127,19 @@ func TestFailoverAfterACrashResynchronises(t *testing.T) {
 		t.Errorf("a crash was taken for an orderly end:\n%s", text)
 	}
 }
+
+// A switchover that no invalidator saw looks like a crash that was recovered from, so everything is deleted.
+func TestSwitchoverUnseenResynchronises(t *testing.T) {
+	t.Parallel()
+	b, standby, logs := failoverSetup(t)
+	stop := b.run(Switches{})
+	b.comesAlong(standby)
+	b.stored(1, "old")
+	stop()
+	b.shutdown(b.postgres, "fast")
+	b.promote(standby)
+	b.run(Switches{})
+	b.resynchronised(logs, anotherTimeline)
+	b.exec("update t set title = 'new'")
+	b.stored(1, "new")
+}

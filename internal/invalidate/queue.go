@@ -117,7 +117,7 @@ func (q *queue) visible() cdc.LSN {
 			return e.before
 		}
 	}
-	return max(q.position, q.last)
+	return q.end()
 }
 
 // drop removes the transactions that are done, wherever they stand: one that
@@ -132,11 +132,14 @@ func (q *queue) drop() {
 	})
 }
 
+// end is the position up to which everything has come.
+func (q *queue) end() cdc.LSN { return max(q.position, q.last) }
+
 // watermark is the position up to which everything is deleted: what may be noted
 // and confirmed. It stands still before the oldest transaction that is not done.
 func (q *queue) watermark() cdc.LSN {
 	if len(q.entries) == 0 {
-		return max(q.position, q.last)
+		return q.end()
 	}
 	return q.entries[0].before
 }

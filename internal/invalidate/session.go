@@ -196,6 +196,9 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	s.queue.position = source.Confirmed // what committed before it was deleted by an earlier session, or just now
 	s.confirmed = source.Confirmed
+	if err := s.takeOver(old, source); err != nil {
+		return err
+	}
 	if err := s.writeNote(ctx); err != nil {
 		return err
 	}
@@ -278,14 +281,14 @@ func (s *session) loop(ctx context.Context) error {
 			next = s.publish // no more: what comes meanwhile goes on gathering
 		case <-beat.C:
 			if err := s.prove(ctx); err != nil {
-				return err
+				return s.broke(ctx, err)
 			}
 		}
 		if err := next(ctx); err != nil {
 			if ctx.Err() != nil {
 				return s.drain(ctx)
 			}
-			return err
+			return s.broke(ctx, err)
 		}
 	}
 }
