@@ -42,7 +42,10 @@ func BenchmarkLargeTransaction(b *testing.B) {
 		received := s.countRows(b, rows)
 		committed := change()
 		floor := (<-received).Sub(committed)
-		mustExec(b, conn, "select pg_drop_replication_slot('plain')")
+		eventually(b, "the walsender of the floor has ended", func() error {
+			_, err := conn.Exec(b.Context(), "select pg_drop_replication_slot('plain')")
+			return err
+		})
 
 		order()
 		p := s.startInvalidator()
@@ -82,7 +85,6 @@ func (s *servers) countRows(b *testing.B, rows int) <-chan time.Time {
 	}
 	received := make(chan time.Time, 1)
 	go func() {
-		defer func() { _ = conn.Close(context.WithoutCancel(b.Context())) }()
 		for n := 0; n < rows; {
 			message, err := conn.ReceiveMessage(b.Context())
 			if err != nil {
@@ -94,7 +96,9 @@ func (s *servers) countRows(b *testing.B, rows int) <-chan time.Time {
 				n++
 			}
 		}
-		received <- time.Now()
+		had := time.Now()
+		_ = conn.Close(context.WithoutCancel(b.Context()))
+		received <- had
 	}()
 	return received
 }

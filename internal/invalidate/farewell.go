@@ -94,8 +94,10 @@ func (s *session) leave(ctx context.Context) error {
 		if n += len(e.erasure.keys) + len(e.erasure.patterns); n > mostPending {
 			return errTooMuchPending
 		}
-		left = append(left, pending{XID: e.xid, Before: e.before.String(), End: e.end.String(), Time: e.time,
-			Keys: slices.Clone(e.erasure.keys), Patterns: slices.Clone(e.erasure.patterns)})
+		left = append(left, pending{
+			XID: e.xid, Before: e.before.String(), End: e.end.String(), Time: e.time,
+			Keys: slices.Clone(e.erasure.keys), Patterns: slices.Clone(e.erasure.patterns),
+		})
 	}
 	s.note.Pending = left
 	s.note.lsn = max(s.note.lsn, mark)
