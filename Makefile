@@ -7,6 +7,7 @@ BACKLOG_ROWS ?= 1000000
 FUZZTIME  ?= 10s
 MINUTES   ?= 1
 SEED      ?= 0
+TOPOLOGY  ?= single
 
 # Tests that make or take away what a secure stack has already, bring their own access, or read what TLS hides.
 NOT_SECURE := ^Test(SetupDoctorTeardown|Doctor|Roles|Pooler|Guide|Readme|Transcripts|BesideDjango|WithoutTracking|HeartbeatHeldUp|CommandsOnACluster|Secrets)
@@ -70,8 +71,8 @@ gobench: servers ## Run the Go benchmarks, for benchstat (BENCH=regexp, BENCHTIM
 	BACKLOG_ROWS=$(BACKLOG_ROWS) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
 .PHONY: torture
-torture: servers bin/torture ## Break everything and judge every answer (MINUTES=1, SEED= of a run to repeat)
-	@bin/torture -minutes $(MINUTES) -seed $(SEED)
+torture: servers bin/torture ## Break everything and judge every answer (MINUTES=1, TOPOLOGY=single|sentinel|cluster, SEED= of a run to repeat)
+	@bin/torture -minutes $(MINUTES) -topology $(TOPOLOGY) -seed $(SEED)
 
 .PHONY: torture-switches
 torture-switches: servers bin/torture ## Show what each mechanism is for: with it, and without it

@@ -65,7 +65,7 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 		Observer:        feed,
 		Logger:          log,
 	}
-	if err := applySwitches(&following, p.Environ); err != nil {
+	if err := applySwitches(&options, &following, p.Environ); err != nil {
 		return err
 	}
 	eraser, err := cache.OpenEraser(options)

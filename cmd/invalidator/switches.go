@@ -2,7 +2,10 @@
 
 package main
 
-import "walkey/internal/invalidate"
+import (
+	"walkey/internal/cache"
+	"walkey/internal/invalidate"
+)
 
 // applySwitches leaves every mechanism on. The torture run builds a program whose mechanisms can be switched off; this is not it.
-func applySwitches(*invalidate.Options, []string) error { return nil }
+func applySwitches(*cache.Options, *invalidate.Options, []string) error { return nil }

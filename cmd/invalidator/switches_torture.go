@@ -5,18 +5,21 @@ package main
 import (
 	"fmt"
 
+	"walkey/internal/cache"
 	"walkey/internal/invalidate"
 	"walkey/internal/program"
 )
 
 // applySwitches switches off what WALKEY_SWITCHES names, so that the torture run can show what is served then.
-func applySwitches(o *invalidate.Options, environ []string) error {
+func applySwitches(keeping *cache.Options, o *invalidate.Options, environ []string) error {
 	for _, name := range program.Switches(environ) {
 		switch name {
 		case "no-gate":
 			o.Switches.NoGate = true
 		case "no-resync":
 			o.Switches.NoResync = true
+		case "no-replay":
+			keeping.Switches.NoReplay = true
 		default:
 			return fmt.Errorf("WALKEY_SWITCHES: there is no switch %q here", name)
 		}

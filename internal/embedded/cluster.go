@@ -109,12 +109,7 @@ func (c *Cluster) add(ctx context.Context, o ClusterOptions, i int) error {
 	if err != nil {
 		return err
 	}
-	for name, value := range map[string]int{"cluster-announce-port": port, "cluster-announce-bus-port": bus} {
-		if _, err := n.Ask(ctx, "CONFIG", "SET", name, strconv.Itoa(value)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return n.set(ctx, map[string]string{"cluster-announce-port": strconv.Itoa(port), "cluster-announce-bus-port": strconv.Itoa(bus)})
 }
 
 // form joins the nodes.
@@ -237,6 +232,46 @@ func (c *Cluster) Primary(ctx context.Context, by *Node, slot int) (*Node, error
 		}
 	}
 	return nil, fmt.Errorf("%s says that nobody serves slot %d", by.Addr(), slot)
+}
+
+// Primaries gives the primaries that run and serve slots, each with its replicas that run, as a node says it that runs.
+func (c *Cluster) Primaries(ctx context.Context) (map[*Node][]*Node, error) {
+	byID := make(map[string]*Node, len(c.Nodes))
+	for _, n := range c.Nodes {
+		byID[n.ID] = n
+	}
+	var errs []error
+	for _, by := range c.Nodes {
+		if !by.current().Running() {
+			continue
+		}
+		nodes, err := by.Ask(ctx, "CLUSTER", "NODES")
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all := make(map[*Node][]*Node)
+		var replicas [][2]*Node
+		for line := range strings.Lines(nodes[0]) {
+			words := strings.Fields(line)
+			n := byID[words[0]]
+			if n == nil || !n.current().Running() {
+				continue
+			}
+			if primary := byID[words[3]]; primary != nil {
+				replicas = append(replicas, [2]*Node{primary, n})
+			} else if len(words) > 8 {
+				all[n] = nil
+			}
+		}
+		for _, pair := range replicas {
+			if _, serves := all[pair[0]]; serves {
+				all[pair[0]] = append(all[pair[0]], pair[1])
+			}
+		}
+		return all, nil
+	}
+	return nil, errors.Join(append(errs, errors.New("no node of the cluster answers"))...)
 }
 
 // Move moves a slot with all its keys, one key after the other, as it is done by hand. Between, when set, is called when the

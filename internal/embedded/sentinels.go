@@ -93,7 +93,7 @@ func (s *Sentinels) add(ctx context.Context, o SentinelOptions, i int) error {
 		if port, err = o.Front(n); err != nil {
 			return err
 		}
-		if _, err := n.Ask(ctx, "CONFIG", "SET", "replica-announce-port", strconv.Itoa(port)); err != nil {
+		if err := n.set(ctx, map[string]string{"replica-announce-port": strconv.Itoa(port)}); err != nil {
 			return err
 		}
 	}

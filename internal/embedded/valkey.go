@@ -72,7 +72,7 @@ func StartValkey(ctx context.Context, o ValkeyOptions) (*Valkey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("folder for Valkey: %w", err)
 	}
-	v := &Valkey{path: path, folder: f, log: &logBuffer{next: o.Log}, settings: o.Settings, lines: o.Lines, sentinel: o.Sentinel, port: o.Port}
+	v := &Valkey{path: path, folder: f, log: &logBuffer{next: o.Log}, settings: maps.Clone(o.Settings), lines: o.Lines, sentinel: o.Sentinel, port: o.Port}
 	if warning != "" {
 		_, _ = v.log.Write([]byte(warning))
 	}
@@ -128,6 +128,22 @@ func (v *Valkey) configure() error {
 		b.WriteString(line + "\n")
 	}
 	return os.WriteFile(v.configPath(), []byte(b.String()), 0o600)
+}
+
+// set changes settings of the server that runs, and of those that Restart starts.
+func (v *Valkey) set(ctx context.Context, settings map[string]string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.settings == nil {
+		v.settings = map[string]string{}
+	}
+	for name, value := range settings {
+		if _, err := v.Ask(ctx, "CONFIG", "SET", name, value); err != nil {
+			return err
+		}
+		v.settings[name] = value
+	}
+	return v.configure()
 }
 
 // start runs the server and waits until it answers. The caller holds mu.

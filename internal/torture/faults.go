@@ -12,8 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"walkey/internal/faultproxy"
 )
 
 // fault is one thing that breaks, for a while. When run returns it is mended.
@@ -34,19 +32,16 @@ const (
 	inStandby
 )
 
-// faults are all that can happen by chance, with a standby or without.
-func faults(standby bool) []fault {
+// faults are all that can happen by chance to what is put together so, with a standby or without.
+func faults(topology string, standby bool) []fault {
 	all := []fault{
 		{"Postgres restarted (fast)", inPostgres, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.restartPostgres(ctx, syscall.SIGINT) }},
 		{"Postgres crashed (immediate)", inPostgres, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.restartPostgres(ctx, syscall.SIGQUIT) }},
 		{"Postgres backend killed", inPostgres, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.killBackend(ctx) }},
 		{"commits hang", inPostgres, func(ctx context.Context, r *run, random *rand.Rand) error { return r.hang(ctx, r.some(random)) }},
 		{"commits hang", inPostgres, func(ctx context.Context, r *run, random *rand.Rand) error { return r.hang(ctx, r.some(random)) }},
-		{"Valkey killed", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.killValkey(ctx, r.some(random)) }},
-		{"Valkey killed, back at once", inValkey, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.killValkey(ctx, 0) }},
-		{"Valkey frozen", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.freezeValkey(ctx, r.some(random)) }},
-		{"Valkey back from an old file", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.oldFile(ctx, r.some(random)) }},
 	}
+	all = append(all, valkeyFaults(topology)...)
 	all = append(all, fault{"overload", inAPI, func(ctx context.Context, r *run, random *rand.Rand) error {
 		return r.overload(ctx, r.world.apis[random.IntN(len(r.world.apis))], r.some(random)/4)
 	}})
@@ -85,11 +80,14 @@ func faults(standby bool) []fault {
 		)
 		for _, link := range []struct {
 			name string
-			to   func(*part) *faultproxy.Proxy
+			to   func(*part) link
 		}{
-			{"Valkey", func(p *part) *faultproxy.Proxy { return p.valkey }},
-			{"Postgres", func(p *part) *faultproxy.Proxy { return p.postgres }},
+			{"Valkey", func(p *part) link { return p.valkey }},
+			{"Postgres", func(p *part) link { return p.postgres }},
 		} {
+			if link.name == "Valkey" && topology == sentinel {
+				continue // its servers are known by one address to everybody
+			}
 			for _, kind := range linkFaults {
 				all = append(all, fault{"link " + of.name + "–" + link.name + " " + kind.name, of.group, func(ctx context.Context, r *run, random *rand.Rand) error {
 					p := one(r, random)
@@ -108,32 +106,42 @@ func faults(standby bool) []fault {
 	return all
 }
 
+// singleFaults are what can happen to a single Valkey.
+func singleFaults() []fault {
+	return []fault{
+		{"Valkey killed", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.killValkey(ctx, r.some(random)) }},
+		{"Valkey killed, back at once", inValkey, func(ctx context.Context, r *run, _ *rand.Rand) error { return r.killValkey(ctx, 0) }},
+		{"Valkey frozen", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.freezeValkey(ctx, r.some(random)) }},
+		{"Valkey back from an old file", inValkey, func(ctx context.Context, r *run, random *rand.Rand) error { return r.oldFile(ctx, r.some(random)) }},
+	}
+}
+
 // linkFaults are what can happen to a connection. Who calls them heals.
 var linkFaults = []struct {
 	name string
-	run  func(ctx context.Context, p *faultproxy.Proxy, d time.Duration) error
+	run  func(ctx context.Context, p link, d time.Duration) error
 }{
-	{"cut", func(ctx context.Context, p *faultproxy.Proxy, d time.Duration) error {
+	{"cut", func(ctx context.Context, p link, d time.Duration) error {
 		p.Cut()
 		return pause(ctx, d)
 	}},
-	{"broken", func(_ context.Context, p *faultproxy.Proxy, _ time.Duration) error {
+	{"broken", func(_ context.Context, p link, _ time.Duration) error {
 		p.Break()
 		return nil
 	}},
-	{"half-open", func(ctx context.Context, p *faultproxy.Proxy, d time.Duration) error {
+	{"half-open", func(ctx context.Context, p link, d time.Duration) error {
 		p.Silence()
 		return pause(ctx, d)
 	}},
-	{"without replies", func(ctx context.Context, p *faultproxy.Proxy, d time.Duration) error {
+	{"without replies", func(ctx context.Context, p link, d time.Duration) error {
 		p.SilenceReplies()
 		return pause(ctx, d)
 	}},
-	{"slow", func(ctx context.Context, p *faultproxy.Proxy, d time.Duration) error {
+	{"slow", func(ctx context.Context, p link, d time.Duration) error {
 		p.Delay(d / 20)
 		return pause(ctx, d)
 	}},
-	{"stuttering", func(ctx context.Context, p *faultproxy.Proxy, d time.Duration) error {
+	{"stuttering", func(ctx context.Context, p link, d time.Duration) error {
 		for range 4 {
 			p.Silence()
 			if err := pause(ctx, 500*time.Millisecond); err != nil {

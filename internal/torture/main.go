@@ -39,6 +39,7 @@ func torture(ctx context.Context, args []string, out io.Writer) (err error) {
 	staleness := flags.Duration("staleness", 2*time.Second, "MAX_STALENESS of the programs")
 	apis := flags.Int("apis", 2, "how many api processes")
 	pace := flags.Duration("pace", 0, "how long a client waits between two requests")
+	topology := flags.String("topology", single, "how Valkey is put together: single, sentinel or cluster")
 	clients := flags.Int("clients", 6, "how many clients each api has")
 	standby := flags.Bool("standby", true, "load from a standby, too")
 	switches := flags.Bool("switches", false, "show what each mechanism is for: run a schedule of its own with it, and without it")
@@ -58,14 +59,14 @@ func torture(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	o := runOptions{
-		world:   worldOptions{programs: folder, apis: *apis, invalidators: 2, staleness: *staleness, standby: *standby, loads: overloadedLoads},
+		world:   worldOptions{programs: folder, topology: *topology, apis: *apis, invalidators: 2, staleness: *staleness, standby: *standby, loads: overloadedLoads},
 		seed:    *seed,
 		clients: *clients, readPace: *pace, writePace: 10 * time.Millisecond,
 	}
 	if *switches {
 		return showSwitches(ctx, o, *only, out)
 	}
-	fmt.Fprintf(out, "seed %d, MAX_STALENESS %s, %d api, 2 invalidators\n", *seed, *staleness, *apis)
+	fmt.Fprintf(out, "seed %d, MAX_STALENESS %s, Valkey: %s, %d api, 2 invalidators\n", *seed, *staleness, *topology, *apis)
 	r, err := begin(ctx, o, out)
 	if err != nil {
 		return err

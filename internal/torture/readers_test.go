@@ -68,7 +68,7 @@ func TestExcuses(t *testing.T) {
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, f := range faults(true) {
+	for _, f := range append(append(faults(single, true), faults(sentinel, true)...), faults(cluster, true)...) {
 		if f.name == "" || f.run == nil {
 			t.Errorf("%+v", f)
 		}

@@ -78,7 +78,7 @@ func (r *run) end() error {
 // storm lets faults happen by chance for d, with quiet in between in which everything has to be as Postgres says.
 func (r *run) storm(ctx context.Context, d time.Duration) error {
 	random := rand.New(rand.NewPCG(r.seed, 1<<40))
-	all := faults(r.world.standby != nil)
+	all := faults(r.world.options.topology, r.world.standby != nil)
 	round := 0
 	for end := time.Now().Add(d); time.Now().Before(end) && ctx.Err() == nil; {
 		round++

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,9 @@ type mechanism struct {
 	story  string
 	detail bool // only details are asked for
 	reader bool // there is a standby
-	round  func(*run, context.Context) error
+	// topology is where it works; single when it is empty.
+	topology string
+	round    func(*run, context.Context) error
 }
 
 var mechanisms = []mechanism{
@@ -25,6 +28,7 @@ var mechanisms = []mechanism{
 	{name: "heartbeat", off: "no-heartbeat", story: "both invalidators freeze while rows change", round: (*run).freezeInvalidators},
 	{name: "resynchronisation", off: "no-resync", story: "Valkey comes back from an old file", round: (*run).fromOldFile},
 	{name: "standby LSN", off: "no-standby-lsn", story: "the standby stands still while rows change", reader: true, round: (*run).standStill},
+	{name: "replay after failover", off: "no-replay", story: "a failover loses deletes that were acknowledged", topology: sentinel, round: (*run).loseDeletes},
 }
 
 const (
@@ -91,6 +95,7 @@ func (t tried) String() string {
 
 // try runs a schedule round after round; without the mechanism until the first violation.
 func (o runOptions) try(ctx context.Context, m mechanism, off bool) (t tried, err error) {
+	o.world.topology = cmp.Or(m.topology, single)
 	if m.detail { // and nobody else loads
 		o.onlyDetail, o.world.apis = true, 1
 	}

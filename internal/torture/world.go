@@ -31,6 +31,7 @@ var (
 // worldOptions say what is put together.
 type worldOptions struct {
 	programs     string // folder of the built programs
+	topology     string // single, sentinel or cluster
 	apis         int
 	invalidators int
 	staleness    time.Duration
@@ -44,7 +45,8 @@ type world struct {
 	options  worldOptions
 	postgres *embedded.Postgres
 	standby  *embedded.Postgres // nil without
-	valkey   *embedded.Valkey
+	valkey   *embedded.Valkey   // a single one
+	many     many               // else
 	apis     []*part
 	inval    []*part
 	dir      string
@@ -62,7 +64,7 @@ type part struct {
 	dir      string
 	postgres *faultproxy.Proxy
 	standby  *faultproxy.Proxy // nil without
-	valkey   *faultproxy.Proxy
+	valkey   links
 
 	life    atomic.Int64 // counts its processes
 	running *stack.Program
@@ -83,7 +85,7 @@ func newWorld(ctx context.Context, o worldOptions) (w *world, err error) {
 	if w.postgres, err = embedded.StartPostgres(ctx, embedded.PostgresOptions{Settings: postgresSettings}); err != nil {
 		return nil, err
 	}
-	if w.valkey, err = embedded.StartValkey(ctx, embedded.ValkeyOptions{Settings: valkeySettings}); err != nil {
+	if err := w.startValkey(ctx); err != nil {
 		return nil, err
 	}
 	if o.standby {
@@ -126,10 +128,10 @@ func (w *world) add(ctx context.Context, name, program string, env ...string) (*
 		return nil, err
 	}
 	w.cleanup = append(w.cleanup, p.postgres.Close)
-	if p.valkey, err = faultproxy.Listen(ctx, w.valkey.Addr()); err != nil {
+	valkey, err := w.link(ctx, p)
+	if err != nil {
 		return nil, err
 	}
-	w.cleanup = append(w.cleanup, p.valkey.Close)
 	port, err := freeport.Pick()
 	if err != nil {
 		return nil, err
@@ -138,9 +140,8 @@ func (w *world) add(ctx context.Context, name, program string, env ...string) (*
 	url := through(w.postgres, p.postgres)
 	p.env = append([]string{
 		"DATABASE_URL=" + url,
-		"VALKEY_HOST=" + p.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(p.valkey.Port()),
 		"MAX_STALENESS=" + w.options.staleness.String(), "LOG_FORMAT=json",
-	}, env...)
+	}, append(valkey, env...)...)
 	if program == "api" {
 		p.env = append(p.env, "AUDIT_RATE=100")
 		if loads, queue, ok := strings.Cut(w.options.loads, ","); ok {
@@ -169,7 +170,7 @@ func through(p *embedded.Postgres, proxy *faultproxy.Proxy) string {
 // switchesOf picks the switches that a program knows.
 func switchesOf(program string, switches []string) (own []string) {
 	for _, s := range switches {
-		if (program == "invalidator") == (s == "no-gate" || s == "no-resync") {
+		if (program == "invalidator") == (s == "no-gate" || s == "no-resync" || s == "no-replay") {
 			own = append(own, s)
 		}
 	}
@@ -180,7 +181,13 @@ func switchesOf(program string, switches []string) (own []string) {
 func (w *world) each(ctx context.Context, parts []*part, what string, check func(*part, context.Context) error) error {
 	for _, p := range parts {
 		if err := eventually(ctx, func(ctx context.Context) error { return check(p, ctx) }); err != nil {
-			return fmt.Errorf("%s never %s: %w; it said:\n%s", p.name, what, err, p.running.Log.Tail())
+			text := fmt.Sprintf("%s said:\n%s", p.name, p.running.Log.Tail())
+			for _, i := range w.inval { // by whom an api is trusted
+				if i != p && i.running != nil {
+					text += fmt.Sprintf("\n%s said:\n%s", i.name, i.running.Log.Tail())
+				}
+			}
+			return fmt.Errorf("%s never %s: %w; %s", p.name, what, err, text)
 		}
 	}
 	return nil
@@ -269,6 +276,7 @@ func (w *world) close() error {
 	if w.standby != nil {
 		errs = append(errs, w.standby.Stop(ctx))
 	}
+	errs = append(errs, w.many.stop(ctx))
 	if w.postgres != nil {
 		errs = append(errs, w.postgres.Stop(ctx))
 	}
