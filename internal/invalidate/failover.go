@@ -15,12 +15,13 @@ import (
 const unsettledPause = 50 * time.Millisecond
 
 // continues says whether this process' own knowledge of Valkey's primaries, from an earlier session, tells more than the note
-// in Valkey, which a failover may have taken back: all that was deleted since it was written is known here.
+// in Valkey: when that was written by other primaries, a failover may have taken back what came after it, and what was deleted
+// since is known here.
 //
 // Another process may have held the slot in between. What it has deleted and confirmed shows in the slot, which then stands
 // beyond the note of this process; what it has not confirmed comes again.
 func (s *session) continues(old *note) bool {
-	return old != nil && s.opts.last != "" && s.eraser.Mends() && s.eraser.Continues()
+	return old != nil && s.opts.last != "" && s.eraser.Mends() && s.eraser.Continues() && old.Valkey != s.note.Valkey
 }
 
 // lastNote is the note that this process has written last, as if it had been written to the primaries of now, which lack nothing.

@@ -153,6 +153,13 @@ func (s *session) begin(ctx context.Context) error {
 	if s.note.Boot, err = s.primary.boot(ctx, source); err != nil {
 		return err
 	}
+	if s.eraser.Mends() {
+		// Anew, now that nobody else holds the slot: what former holders have deleted lies before the offsets that are found now,
+		// and what this one deletes behind them.
+		if s.note.Valkey, err = identify(ctx, s.eraser); err != nil {
+			return err
+		}
+	}
 	s.heart.holder = newHolder()
 	if s.heart.beat, err = s.eraser.ClaimHeartbeat(ctx, s.heart.holder); err != nil {
 		return fmt.Errorf("claim the heartbeat: %w", err)
