@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -114,9 +115,13 @@ func TestDashboardFollows(t *testing.T) {
 	again := s.launch("invalidator", []string{p.at()})
 	again.Base = p.Base
 	view.shows("#truth", "Everything is true")
-	if got := evaluate[string](view, "document.body.dataset.colour"); got != "green" {
-		t.Errorf("the colour is %s", got)
-	}
+	// Not at once: the api says every two seconds whether it trusts the cache.
+	eventually(t, "the colour is green", func() error {
+		if got := evaluate[string](view, "document.body.dataset.colour"); got != "green" {
+			return errors.New(got)
+		}
+		return nil
+	})
 	view.do(chromedp.Navigate("about:blank"))
 }
 
