@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -36,14 +37,24 @@ func (s *servers) ask(command string) string {
 	return strings.TrimSpace(line)
 }
 
-// denials is what Valkey tells of commands that it has refused.
+// denials is what Valkey tells of commands and keys that it has refused to users. Logins that failed are not among them.
 func denials(t testing.TB, v *embedded.Valkey) string {
 	t.Helper()
-	out, err := exec.Command("valkey-cli", "-p", strconv.Itoa(v.Port()), "ACL", "LOG").CombinedOutput()
+	out, err := exec.Command("valkey-cli", "--json", "-p", strconv.Itoa(v.Port()), "ACL", "LOG").CombinedOutput()
 	if err != nil {
 		t.Fatalf("valkey-cli: %v\n%s", err, out)
 	}
-	return strings.TrimSpace(string(out))
+	var entries []struct{ Reason, Context, Object, Username string }
+	if err := json.Unmarshal(out, &entries); err != nil {
+		return string(out)
+	}
+	var b strings.Builder
+	for _, e := range entries {
+		if e.Reason != "auth" {
+			fmt.Fprintf(&b, "%s: %s %s (%s)\n", e.Username, e.Reason, e.Object, e.Context)
+		}
+	}
+	return b.String()
 }
 
 const detailKey = "bloodofjesus:material:1"
