@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
+
+	"walkey/internal/cache"
 )
 
 // Material is one material as the API shows it.
@@ -140,7 +142,7 @@ func load[T any](ctx context.Context, s *Store, row pgx.RowToFunc[T], sql string
 		all, err = pgx.CollectRows(rows, row)
 		return err
 	}}
-	if s.standby != nil && s.standby.load(ctx, q) {
+	if s.standby != nil && !cache.Audits(ctx) && s.standby.load(ctx, q) {
 		return all, nil
 	}
 	err = s.read(ctx, func(ctx context.Context) error {
