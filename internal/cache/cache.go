@@ -38,6 +38,7 @@ type Cache struct {
 	coding     byte
 	defaultTTL time.Duration
 	patience   time.Duration // for another process' load; waitForOther but in tests
+	answer     time.Duration // for whether a load was stored; fillAnswer but in tests
 	log        *zap.Logger
 	start      time.Time // the monotonic clock's zero
 	onLoad     func(took time.Duration)
@@ -84,6 +85,7 @@ func Open(o Options) (*Cache, error) {
 		coding:     coding,
 		defaultTTL: o.DefaultTTL,
 		patience:   waitForOther,
+		answer:     fillAnswer,
 		log:        o.Logger,
 		start:      time.Now(),
 		onLoad:     o.OnLoad,

@@ -134,7 +134,7 @@ func (c *Cache) arrive(ctx context.Context, f *flight, caused bool) (Value, Outc
 	if f.err != nil {
 		return Value{}, MissRefused, f.err
 	}
-	patience := time.NewTimer(fillAnswer)
+	patience := time.NewTimer(c.answer)
 	defer patience.Stop()
 	select {
 	case <-f.over:
