@@ -177,8 +177,12 @@ func TestDoctorMends(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, "max_replication_slots=1")
 	s.must(nil, "api", "migrate")
+	filter := " where (id > 3)"
+	if s.postgres.Version() < 15 {
+		filter = "" // row filters came with 15
+	}
 	s.psql(`create role weak login; create role monitor login; grant connect on database postgres to weak;
-		create publication walkey for table materials where (id > 3) with (publish = 'insert');
+		create publication walkey for table materials` + filter + ` with (publish = 'insert');
 		alter table materials replica identity nothing;
 		select pg_create_physical_replication_slot('other')`)
 	weak := "DATABASE_URL=" + strings.Replace(s.url, "postgres@", "weak@", 1)
@@ -186,6 +190,9 @@ func TestDoctorMends(t *testing.T) {
 	want := []string{
 		"FAIL replication slots", "FAIL role", "FAIL replication connection", "FAIL publication",
 		`FAIL table "public"."editors"`, `FAIL table "public"."materials"`, `FAIL table "public"."materials"`, "FAIL slot", "WARN retained WAL", "WARN maxmemory-policy", "WARN heartbeat",
+	}
+	if filter == "" {
+		want = slices.Delete(want, 5, 6)
 	}
 	if diff := cmp.Diff(want, found.bad()); diff != "" || code != 1 {
 		t.Fatalf("exit code %d, findings (-want +got):\n%s", code, diff)
