@@ -23,11 +23,9 @@ var (
 type resource struct {
 	at   cache.Address
 	ttl  cache.TTL
-	load cache.Loader
+	load cache.Loader // timed
 	// absent is the answer when there is none.
 	absent *problem
-	// groups is the value of Cache-Groups.
-	groups []string
 	// link makes the Link header of a body; nil makes none.
 	link func(body []byte) (header string, ok bool)
 }
@@ -41,12 +39,11 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, res resource) error
 	}
 	var value cache.Value
 	var outcome cache.Outcome
-	var times timing
-	begun := begunAt(w)
+	times := &timing{Context: r.Context()}
 	if since == 0 {
-		value, outcome, err = a.cache.Fetch(r.Context(), res.at, res.ttl, times.loading(res.load))
+		value, outcome, err = a.cache.Fetch(times, res.at, res.ttl, res.load)
 	} else {
-		value, outcome, err = a.cache.FetchSince(r.Context(), res.at, res.ttl, since, times.loading(res.load))
+		value, outcome, err = a.cache.FetchSince(times, res.at, res.ttl, since, res.load)
 	}
 	if err != nil {
 		return err
@@ -54,8 +51,9 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, res resource) error
 	h := w.Header()
 	h["Cache-Status"] = outcome.Header()
 	h["Cache-Control"] = noCache
-	h["Cache-Groups"] = res.groups
-	h["Server-Timing"] = times.header(time.Since(begun))
+	if outcome != cache.HitLocal {
+		h["Server-Timing"] = times.header(time.Since(begunAt(w)))
+	}
 	if value.Absent() {
 		return res.absent
 	}

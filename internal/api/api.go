@@ -69,7 +69,7 @@ type API struct {
 	tracer   trace.Tracer // nil: none
 	log      *zap.Logger  // sampled: an outage is not a line for each request
 	handler  http.Handler
-	list     cache.Address // of the list without a query
+	all      resource // the list without a query
 	migrated atomic.Bool
 
 	crossOrigin                   *http.CrossOriginProtection
@@ -87,11 +87,11 @@ func New(o Options) (*API, error) {
 		metrics:         o.Metrics,
 		tracer:          o.Tracer,
 		log:             sampled(o.Logger),
-		list:            o.Cache.Field(listKey, listQuery{}.field()),
 		crossOrigin:     http.NewCrossOriginProtection(),
 		loginsByAddress: loginsByAddress,
 		loginsByName:    loginsByName,
 	}
+	a.all = a.listed(listQuery{})
 	shared, err := newSharing(o.Origins)
 	if err != nil {
 		return nil, err

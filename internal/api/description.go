@@ -123,12 +123,10 @@ var (
 	retryHeader    = header{"Retry-After", "In how many seconds another attempt may succeed.", `^\d+$`}
 	readHeaders    = []header{
 		{"Cache-Status", "Where the answer came from (RFC 9211).", `^walkey; (hit|fwd=)`},
-		{"Cache-Groups", "What the answer depends on (RFC 9875).", `^"`},
-		{"Server-Timing", "How long it took to get, in milliseconds; db is the database's part.", `^cache;dur=`},
+		{"Server-Timing", "How long it took to get, in milliseconds, unless this process had it in memory; db is the database's part.", `^cache;dur=`},
 	}
 	changeHeaders = []header{
 		{"Consistency-Token", "Send it with a GET, and the answer is not older than this change.", tokenPattern},
-		{"Cache-Group-Invalidation", "What has changed (RFC 9875).", `^"`},
 	}
 )
 

@@ -22,22 +22,26 @@ func (a *API) listMaterials(w http.ResponseWriter, r *http.Request) error {
 		p.Errors = wrong
 		return p
 	}
-	at := a.list
-	if query != (listQuery{}) {
-		at = a.cache.Field(listKey, query.field())
+	if query == (listQuery{}) {
+		return a.answer(w, r, a.all)
 	}
-	res := resource{at: at, ttl: cache.Lists, groups: listGroups, load: func(ctx context.Context) (cache.Content, error) {
+	return a.answer(w, r, a.listed(query))
+}
+
+// listed is the list that a query asks for.
+func (a *API) listed(query listQuery) resource {
+	res := resource{at: a.cache.Field(listKey, query.field()), ttl: cache.Lists, load: timed(func(ctx context.Context) (cache.Content, error) {
 		materials, more, err := a.store.list(ctx, query)
 		if err != nil {
 			return cache.Content{}, err
 		}
 		body, err := listBody(materials, more)
 		return cache.Content{Body: body}, err
-	}}
+	})}
 	if query.limit > 0 {
 		res.link = query.linkNext
 	}
-	return a.answer(w, r, res)
+	return res
 }
 
 // linkNext names the next page when more materials follow than are in the body.
@@ -56,8 +60,8 @@ func (a *API) showMaterial(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return noMaterial
 	}
-	key := materialGroup(id)
-	return a.answer(w, r, resource{at: a.cache.At(key), ttl: cache.Default, groups: []string{groups(key)}, absent: noMaterial, load: func(ctx context.Context) (cache.Content, error) {
+	at := a.cache.At(materialKey + ":" + strconv.FormatInt(id, 10))
+	return a.answer(w, r, resource{at: at, ttl: cache.Default, absent: noMaterial, load: timed(func(ctx context.Context) (cache.Content, error) {
 		material, found, err := a.store.material(ctx, id)
 		if err != nil {
 			return cache.Content{}, err
@@ -67,7 +71,7 @@ func (a *API) showMaterial(w http.ResponseWriter, r *http.Request) error {
 		}
 		body, err := jsonBody(material)
 		return cache.Content{Body: body}, err
-	}})
+	})})
 }
 
 // noMaterial is never changed.

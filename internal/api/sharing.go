@@ -18,7 +18,7 @@ type sharing struct {
 const (
 	sharedMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 	sharedRequest = "Consistency-Token, Content-Type, If-Match, If-None-Match"
-	sharedAnswer  = "Cache-Group-Invalidation, Cache-Groups, Cache-Status, Consistency-Token, ETag, Link, Location, Retry-After, Server-Timing"
+	sharedAnswer  = "Cache-Status, Consistency-Token, ETag, Link, Location, Retry-After, Server-Timing"
 	sharedSeconds = "600" // that a browser keeps the answer to its question
 )
 

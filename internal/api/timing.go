@@ -10,21 +10,31 @@ import (
 	"walkey/internal/cache"
 )
 
-// timing is how long an answer took to get, for Server-Timing. It holds the header's value too, so that a hit allocates
-// once for both.
+// timing is how long an answer took to get, for Server-Timing. It is the context of the request, too, where the loads that the
+// request causes find it: a hit pays for one small allocation.
 type timing struct {
+	context.Context
 	database atomic.Int64 // nanoseconds of the load that this request has caused; 0 when it caused none
-	value    [1]string
 }
 
-// loading lets a load be timed. It may go on after the request that caused it.
-func (t *timing) loading(load cache.Loader) cache.Loader {
+type timingKey struct{}
+
+// Value implements context.Context.
+func (t *timing) Value(key any) any {
+	if key == (timingKey{}) {
+		return t
+	}
+	return t.Context.Value(key)
+}
+
+// timed lets a load be timed and traced. It may go on after the request that caused it.
+func timed(load cache.Loader) cache.Loader {
 	return func(ctx context.Context) (cache.Content, error) {
 		ctx, span := startSpan(ctx, "load")
 		defer span.End()
 		begun := time.Now()
 		content, err := load(ctx)
-		t.loaded(time.Since(begun))
+		timingOf(ctx).loaded(time.Since(begun))
 		return content, failed(span, err)
 	}
 }
@@ -38,8 +48,7 @@ func (t *timing) header(all time.Duration) []string {
 	if database := t.database.Load(); database > 0 {
 		b = appendTiming(append(b, ", "...), "db;dur=", time.Duration(database))
 	}
-	t.value[0] = string(b)
-	return t.value[:]
+	return []string{string(b)}
 }
 
 func appendTiming(b []byte, name string, d time.Duration) []byte {
@@ -48,13 +57,7 @@ func appendTiming(b []byte, name string, d time.Duration) []byte {
 	return append(b, byte('0'+micros/100%10), byte('0'+micros/10%10), byte('0'+micros%10))
 }
 
-type timingKey struct{}
-
-// withTiming lets the loads that a request causes be timed where nothing but their context is at hand.
-func withTiming(ctx context.Context, t *timing) context.Context {
-	return context.WithValue(ctx, timingKey{}, t)
-}
-
+// timingOf is that of the request for which a load began.
 func timingOf(ctx context.Context) *timing {
 	if t, ok := ctx.Value(timingKey{}).(*timing); ok {
 		return t
@@ -62,7 +65,7 @@ func timingOf(ctx context.Context) *timing {
 	return new(timing)
 }
 
-// timedWriter adds Server-Timing to what is not an error.
+// timedWriter adds Server-Timing to what is neither an error nor from memory.
 type timedWriter struct {
 	http.ResponseWriter
 	timing  timing
@@ -74,8 +77,8 @@ type timedWriter struct {
 func (w *timedWriter) WriteHeader(status int) {
 	if !w.written && status >= 200 {
 		w.written = true
-		if status < http.StatusBadRequest {
-			w.Header()["Server-Timing"] = w.timing.header(time.Since(w.begun))
+		if h := w.Header(); status < http.StatusBadRequest && h.Get("Cache-Status") != cache.HitLocal.String() {
+			h["Server-Timing"] = w.timing.header(time.Since(w.begun))
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)

@@ -40,8 +40,8 @@ func (a *API) typesPage() handler {
 		if err != nil {
 			return err
 		}
-		timed := &timedWriter{ResponseWriter: w, begun: time.Now()}
-		one := r.WithContext(cache.NotOlder(withTiming(r.Context(), &timed.timing), since))
+		timed := &timedWriter{ResponseWriter: w, timing: timing{Context: r.Context()}, begun: time.Now()}
+		one := r.WithContext(cache.NotOlder(&timed.timing, since))
 		// Nothing in a query or in Authorization makes a difference, and both forms of the path are one address.
 		one.URL = &url.URL{Path: typesPath}
 		if len(r.Header["Authorization"]) > 0 {

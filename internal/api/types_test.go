@@ -14,8 +14,9 @@ func TestTypesAreCounted(t *testing.T) {
 	t.Parallel()
 	s := startService(t, "zlib")
 	const path = "/api/materials/types/"
-	if empty := s.ask(t, http.MethodGet, path); empty.status != 200 || empty.body != "{\"types\":[]}\n" {
-		t.Errorf("%d, %q", empty.status, empty.body)
+	if empty := s.ask(t, http.MethodGet, path); empty.status != 200 || empty.body != "{\"types\":[]}\n" ||
+		!strings.HasPrefix(empty.header.Get("Server-Timing"), "cache;dur=") || !strings.Contains(empty.header.Get("Server-Timing"), ", db;dur=") {
+		t.Errorf("%d, %q with %v", empty.status, empty.body, empty.header)
 	}
 	s.change(t, `INSERT INTO public.materials (title, material_type, is_active) VALUES
 		('a', 'video', true), ('b', 'article', true), ('c', 'video', true), ('d', 'video', false), ('e', 'draft', false)`, "page:materials")
@@ -24,7 +25,7 @@ func TestTypesAreCounted(t *testing.T) {
 	h := got.header
 	if got.body != want || h.Get("Content-Type") != "application/json" || h.Get("Cache-Control") != "no-cache" ||
 		h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Vary") != "Accept-Encoding" || h.Get("Etag") == "" ||
-		h.Get("Cache-Groups") != groups(materialPages) || !strings.HasPrefix(h.Get("Server-Timing"), "cache;dur=") {
+		h.Get("Server-Timing") != "" {
 		t.Errorf("%q with %v", got.body, h)
 	}
 	// Both forms of the path, whatever the query, are one page.
@@ -35,8 +36,6 @@ func TestTypesAreCounted(t *testing.T) {
 	}
 	if a := s.ask(t, http.MethodHead, path); a.status != 200 || a.body != "" || a.header.Get("Content-Length") != h.Get("Content-Length") {
 		t.Errorf("HEAD: %d with %v", a.status, a.header)
-	} else if !strings.HasPrefix(a.header.Get("Server-Timing"), "cache;dur=") {
-		t.Errorf("HEAD: %v", a.header)
 	}
 	if a := s.ask(t, http.MethodGet, path, "Authorization", "Basic eDp5", "Cookie", "a=b"); a.body != want || a.header.Get("Cache-Status") != hitLocal {
 		t.Errorf("with Authorization: %q with %v", a.body, a.header)

@@ -141,7 +141,6 @@ func (a *API) answerChange(w http.ResponseWriter, r *http.Request, v visitor, st
 
 // tellChange says what was changed, and by when: to the client, and to the session for its next reads.
 func (a *API) tellChange(w http.ResponseWriter, r *http.Request, v visitor, id int64, position uint64) {
-	w.Header()["Cache-Group-Invalidation"] = []string{groups(listKey, materialGroup(id), materialPages)}
 	if position != unknownPosition {
 		w.Header()["Consistency-Token"] = []string{formatPosition(position)}
 	} else {

@@ -53,9 +53,6 @@ func TestWrites(t *testing.T) {
 		if _, ok := parsePosition(a.header.Get("Consistency-Token")); !ok {
 			t.Errorf("%s: token %q", tt.method, a.header.Get("Consistency-Token"))
 		}
-		if got := a.header.Get("Cache-Group-Invalidation"); got != `"materials_list_active", "material:1", "page:materials"` {
-			t.Errorf("%s: invalidates %s", tt.method, got)
-		}
 		if got := a.header.Get("Cache-Control"); got != "no-store" {
 			t.Errorf("%s: Cache-Control %q", tt.method, got)
 		}

@@ -63,7 +63,6 @@ func Page(c PageCache, group string, ttl TTL, o PageOptions, next http.Handler) 
 	slices.Sort(p.dependsOn)
 	p.dependsOn = slices.Compact(p.dependsOn)
 	p.vary = []string{strings.Join(append(slices.Clone(p.dependsOn), varyCoding...), ", ")}
-	p.groups = []string{strconv.Quote(p.key)}
 	return p
 }
 
@@ -82,7 +81,6 @@ type page struct {
 	limit     int
 	dependsOn []string // canonical, sorted
 	vary      []string // the value of Vary
-	groups    []string // the value of Cache-Groups
 	next      http.Handler
 
 	overloaded http.Handler
@@ -209,7 +207,6 @@ func (p *page) answer(w http.ResponseWriter, r *http.Request, value Value, outco
 	}
 	h["Cache-Status"] = outcome.Header()
 	h["Cache-Control"] = noCache
-	h["Cache-Groups"] = p.groups
 	if known {
 		w.WriteHeader(http.StatusNotModified)
 		return nil

@@ -150,7 +150,7 @@ var hopByHop = map[string]bool{
 
 // madeAnew are the headers that every answer gets when it is given.
 var madeAnew = map[string]bool{
-	"Accept-Ranges": true, "Age": true, "Cache-Control": true, "Cache-Groups": true, "Cache-Status": true, "Content-Encoding": true,
+	"Accept-Ranges": true, "Age": true, "Cache-Control": true, "Cache-Status": true, "Content-Encoding": true,
 	"Content-Length": true, "Date": true, "Etag": true, "Expires": true, "Server-Timing": true, "Vary": true,
 }
 
