@@ -169,6 +169,8 @@ func writeStored(b *strings.Builder, s explain.Stored, named bool, now time.Time
 			fmt.Fprintf(b, "the fact that there is no such thing%s\n", began)
 		case cache.KindLease:
 			fmt.Fprintf(b, "a lease: somebody loads it%s\n", began)
+		case cache.KindHidden:
+			b.WriteString("what the user of Valkey may not read\n")
 		default:
 			fmt.Fprintf(b, "%s of another program, a session or Walkey itself\n", program.Size(part.Size))
 		}

@@ -29,6 +29,7 @@ const (
 	KindAbsent = "absent" // the fact that there is no such thing
 	KindLease  = "lease"  // somebody loads what will be stored there
 	KindOther  = "other"  // nothing that a Cache stores: another program's, a session, Walkey's own
+	KindHidden = "hidden" // the user of Valkey may not read it
 )
 
 // A Part is one stored value, or what stands in its place.
@@ -46,17 +47,26 @@ type Part struct {
 // headLimit is how much of a stored value is looked at: a head, or a lease with whatever time it carries.
 const headLimit = 64
 
-// peek reads type, rest of life, memory and heads in one go, so that they belong together.
-var peek = newScript(`#!lua flags=no-writes
+// peek reads type, rest of life, memory and heads in one go, so that they belong together. What is stored may be unreadable, or of
+// no matter: then it is told by a negative size.
+var peek = newLook(`#!lua flags=no-writes
 local kind = redis.call('TYPE', KEYS[1]).ok
 local memory = redis.pcall('MEMORY', 'USAGE', KEYS[1])
 if type(memory) ~= 'number' then memory = 0 end
 local found = {kind, redis.call('PTTL', KEYS[1]), memory, 0}
 local last = ARGV[1] - 1
+if kind == 'hash' then found[4] = redis.call('HLEN', KEYS[1]) end
 if kind == 'string' then
-  found[5], found[6], found[7] = '', redis.call('STRLEN', KEYS[1]), redis.call('GETRANGE', KEYS[1], 0, last)
-elseif kind == 'hash' then
-  found[4] = redis.call('HLEN', KEYS[1])
+  local size, head = redis.call('STRLEN', KEYS[1]), nil
+  if ARGV[3] == '' then head = redis.pcall('GETRANGE', KEYS[1], 0, last) end
+  if type(head) ~= 'string' then size, head = -1 - size, head and head.err or '' end
+  found[5], found[6], found[7] = '', size, head
+elseif kind == 'hash' and ARGV[3] == '' then
+  local may = redis.pcall('HGET', KEYS[1], '')
+  if type(may) == 'table' and may.err then
+    found[5], found[6], found[7] = '', -1, may.err
+    return found
+  end
   local fields
   if found[4] <= tonumber(ARGV[2]) then fields = redis.call('HKEYS', KEYS[1]) else
     fields = {}
@@ -72,9 +82,14 @@ elseif kind == 'hash' then
 end
 return found`)
 
-// Peek looks at what is stored under a full key. Nothing is changed, and no copy is kept or tracked.
+// Peek looks at what is stored under a full key; under one that is [Eraser.Spared] not into it. Nothing is changed, and no copy is kept
+// or tracked.
 func (e *Eraser) Peek(ctx context.Context, fullKey string) (Entry, error) {
-	answer, err := peek.run(ctx, e.topology, fullKey, strconv.Itoa(headLimit), strconv.Itoa(maxFields)).ToArray()
+	spared := ""
+	if e.Spared(fullKey) {
+		spared = "1" // what a session holds is nobody's business
+	}
+	answer, err := peek.run(ctx, e.topology, fullKey, strconv.Itoa(headLimit), strconv.Itoa(maxFields), spared).ToArray()
 	if err != nil {
 		return Entry{}, fmt.Errorf("look at %q: %w", fullKey, readRight(err))
 	}
@@ -86,7 +101,7 @@ func (e *Eraser) Peek(ctx context.Context, fullKey string) (Entry, error) {
 }
 
 // ErrReadRight says that the user may not look into keys, which none of the programs' work needs.
-var ErrReadRight = errors.New("this takes a user of Valkey who may read keys (VALKEY_USERNAME, VALKEY_PASSWORD), such as an administrator")
+var ErrReadRight = errors.New("this takes a user of Valkey who may read keys (VALKEY_USERNAME, VALKEY_PASSWORD), such as walkey_operator of users.acl")
 
 // readRight adds ErrReadRight to an error that is the ACL's, in or before a script.
 func readRight(err error) error {
@@ -119,7 +134,16 @@ func readEntry(fullKey string, answer []rueidis.RedisMessage) (Entry, error) {
 	}
 	for i := 4; i < len(answer); i += 3 {
 		field := text(&answer[i])
-		entry.Parts = append(entry.Parts, readPart(entry.Type == "hash", field, number(&answer[i+1]), text(&answer[i+2])))
+		size, head := number(&answer[i+1]), text(&answer[i+2])
+		if size < 0 {
+			part := Part{Field: field, Kind: KindOther, Size: -1 - size}
+			if head != "" {
+				part.Kind = KindHidden
+			}
+			entry.Parts = append(entry.Parts, part)
+			continue
+		}
+		entry.Parts = append(entry.Parts, readPart(entry.Type == "hash", field, size, head))
 	}
 	return entry, errors.Join(wrong...)
 }

@@ -40,6 +40,8 @@ func TestPeek(t *testing.T) {
 	}
 	b.must("SET", "p:foreign", "text")
 	b.must("RPUSH", "p:list", "1", "2")
+	b.must("SET", "p:session:somebody", "whose")
+	b.must("HSET", "p:walkey:hash", "field", "value")
 	after := time.Now()
 
 	part := func(field, kind, coding string, length int64) Part {
@@ -53,7 +55,10 @@ func TestPeek(t *testing.T) {
 		"p:leased":  {Type: "string", Parts: []Part{part("", KindLease, "", 0)}},
 		"p:foreign": {Type: "string", Parts: []Part{part("", KindOther, "", 0)}},
 		"p:list":    {Type: "list"},
-		"p:nothing": {Type: "none"},
+
+		"p:session:somebody": {Type: "string", Parts: []Part{part("", KindOther, "", 0)}},
+		"p:walkey:hash":      {Type: "hash", Fields: 1}, // not looked into
+		"p:nothing":          {Type: "none"},
 	} {
 		dump, _ := b.do("DUMP", key).ToString()
 		got, err := b.eraser.Peek(t.Context(), key)
@@ -61,7 +66,7 @@ func TestPeek(t *testing.T) {
 			t.Errorf("%s: %v", key, err)
 			continue
 		}
-		expires := key != "p:foreign" && key != "p:list" && key != "p:nothing"
+		expires := !slices.Contains([]string{"p:foreign", "p:list", "p:nothing", "p:session:somebody", "p:walkey:hash"}, key)
 		if (got.TTL > 0) != expires || (got.Memory > 0) != (got.Type != "none") {
 			t.Errorf("%s: TTL %s, memory %d", key, got.TTL, got.Memory)
 		}

@@ -39,6 +39,8 @@ type Server struct {
 	Denied []string // commands of the eraser, and keys, that the user may not use: "UNLINK", "key other:*"
 	// DeniedReader are commands that the user may not use and only a Cache needs, which may come as another user.
 	DeniedReader []string
+	// Looks is true of a user who is not meant for the programs: one who may not write Walkey's own state, and may look into keys.
+	Looks bool
 }
 
 // Examine asks every primary about itself and tries every command that Walkey needs, on keys of Walkey's own that last for
@@ -103,6 +105,11 @@ func (e *Eraser) examine(ctx context.Context, n *node, keys, patterns []string) 
 	s.Denied = append(s.Denied, refused...)
 	if s.DeniedReader, err = e.tryReadersCommands(ctx, client); err != nil {
 		return s, err
+	}
+	if slices.Contains(s.Denied, "SET") {
+		if s.Looks, err = e.looks(ctx, client); err != nil {
+			return s, err
+		}
 	}
 	refused, err = e.tryKeys(ctx, client, keys, patterns)
 	s.Denied = append(s.Denied, refused...)
@@ -184,6 +191,19 @@ func (e *Eraser) tryReadersCommands(ctx context.Context, client rueidis.Client) 
 		{"CLIENT", "TRACKING", "OFF"},
 		{"CLIENT", "CACHING", "YES"}, // an error without tracking, which is an answer too
 	}, commandName)
+}
+
+// looks says whether the user may do all that looking into keys takes.
+func (e *Eraser) looks(ctx context.Context, client rueidis.Client) (bool, error) {
+	own := FullKey(e.prefix, "walkey:doctor:"+rand.Text())
+	refused, err := try(ctx, client, [][]string{
+		{"SCAN", "0", "MATCH", own, "COUNT", "1"},
+		{"TYPE", own},
+		{"PTTL", own},
+		{"MEMORY", "USAGE", own},
+		{"EVAL_RO", "return 1", "0"},
+	}, commandName)
+	return len(refused) == 0, err
 }
 
 // tryKeys looks whether the user may write, and so delete, the keys that the rules delete. NX and XX exclude each other:

@@ -53,6 +53,25 @@ func TestExamineWithoutRights(t *testing.T) {
 	}
 }
 
+// A user who looks and can't run a program is told apart from one who lacks something.
+func TestExamineAsOneWhoLooks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for user, looks := range map[string]bool{"operator": true, "weak": false, "strong": false} {
+		b.must("ACL", "SETUSER", user, "on", ">secret", "%R~p:*", "+@all", "-set")
+		switch user {
+		case "weak":
+			b.must("ACL", "SETUSER", user, "-type")
+		case "strong":
+			b.must("ACL", "SETUSER", user, "+set", "~p:*")
+		}
+		e := b.openEraser(func(o *Options) { o.Username, o.Password = user, "secret" })
+		if s := examineOne(t, e, []string{"p:constant"}, nil); s.Looks != looks {
+			t.Errorf("%s: %+v", user, s)
+		}
+	}
+}
+
 // examineOne examines the only primary.
 func examineOne(t *testing.T, e *Eraser, keys, patterns []string) Server {
 	t.Helper()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -145,29 +144,26 @@ func (c *Cache) leave(id string) {
 	_ = c.topology.send(ctx, key, "HDEL", key, id).Error()
 }
 
-var readPresences = newScript(`
-local time = redis.call('TIME')
-local all = redis.call('HGETALL', KEYS[1])
-table.insert(all, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
-return all`)
-
-// Presences lists the processes that say that they are there, in the order of their machines and addresses.
+// Presences lists the processes that say that they are there, in the order of their machines and addresses. It takes no more
+// than the right to read.
 func (e *Eraser) Presences(ctx context.Context) ([]Presence, error) {
-	answer, err := readPresences.run(ctx, e.topology, FullKey(e.prefix, presencesName)).AsStrSlice()
+	key := FullKey(e.prefix, presencesName)
+	answers := e.topology.sendAll(ctx, key, []string{"HGETALL", key}, []string{"TIME"})
+	said, err := answers[0].AsStrMap()
 	if err != nil {
 		return nil, fmt.Errorf("ask Valkey which processes there are: %w", err)
 	}
-	last := len(answer) - 1
-	if last%2 != 0 {
-		return nil, errors.New("ask Valkey which processes there are: the answer is not whole")
-	}
-	now, err := strconv.ParseInt(answer[last], 10, 64)
+	clock, err := answers[1].AsStrSlice()
 	if err != nil {
-		return nil, fmt.Errorf("ask Valkey which processes there are: %w", err)
+		return nil, fmt.Errorf("ask Valkey for its time: %w", err)
 	}
-	all := []Presence{}
-	for i := 1; i < last; i += 2 {
-		stamp, text, _ := strings.Cut(answer[i], ":")
+	read, err := serverTime(clock)
+	if err != nil {
+		return nil, err
+	}
+	now, all := read.UnixMilli(), []Presence{}
+	for _, entry := range said {
+		stamp, text, _ := strings.Cut(entry, ":")
 		at, err := strconv.ParseInt(stamp, 10, 64)
 		var p Presence
 		if err != nil || json.Unmarshal([]byte(text), &p) != nil {

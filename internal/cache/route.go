@@ -133,11 +133,22 @@ func elsewhere(err error) bool {
 }
 
 // A script runs in Valkey and touches one key.
-type script struct{ text, sha string }
+type script struct {
+	text, sha string
+	// looks is true of one that is called as one that only reads, for which its user needs no right to write.
+	looks bool
+}
 
 func newScript(text string) *script {
 	sum := sha1.Sum([]byte(text))
 	return &script{text: text, sha: hex.EncodeToString(sum[:])}
+}
+
+// newLook is newScript for a script that changes nothing.
+func newLook(text string) *script {
+	s := newScript(text)
+	s.looks = true
+	return s
 }
 
 // run runs the script where its key is served.
@@ -154,10 +165,14 @@ func (s *script) at(ctx context.Context, n *node, key string, args ...string) ru
 
 // by calls the script by its name, and by its text where the name is not known.
 func (s *script) by(send func([]string) rueidis.RedisResult, key string, args []string) rueidis.RedisResult {
-	words := append([]string{"EVALSHA", s.sha, "1", key}, args...)
+	byName, byText := "EVALSHA", "EVAL"
+	if s.looks {
+		byName, byText = "EVALSHA_RO", "EVAL_RO"
+	}
+	words := append([]string{byName, s.sha, "1", key}, args...)
 	reply := send(words)
 	if refusal, ok := rueidis.IsRedisErr(reply.Error()); ok && refusal.IsNoScript() {
-		words[0], words[1] = "EVAL", s.text
+		words[0], words[1] = byText, s.text
 		reply = send(words)
 	}
 	return reply

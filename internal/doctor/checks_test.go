@@ -132,6 +132,9 @@ func TestChecks(t *testing.T) {
 		{"a weak user", func(f *facts) {
 			f.valkey.User, f.valkey.Denied = "weak", []string{"UNLINK", "key raw:*"}
 		}, Fail, "Valkey ACL", "UNLINK", "ACL SETUSER weak +unlink '~raw:*'"},
+		{"an operator's user", func(f *facts) {
+			f.valkey.User, f.valkey.Denied, f.valkey.Looks = "walkey_operator", []string{"SET"}, true
+		}, Skip, "Valkey ACL", "looks into keys", ""},
 		{"no tracking for a user of all", func(f *facts) {
 			f.valkey.User, f.valkey.DeniedReader = "default", []string{"CLIENT TRACKING"}
 		}, Warn, "Valkey ACL", "no local copies", "ACL SETUSER default +client|tracking"},

@@ -154,6 +154,8 @@ func trackingTable(f *facts) []Result {
 func valkeyACL(f *facts) []Result {
 	v := f.valkey
 	switch own := v.User != "" && v.User != "default"; {
+	case v.Looks:
+		return skip("this user looks into keys and can't run a program: ask as the invalidator's and as api's user what each of them may do")
 	case len(v.Denied) > 0:
 		return fail(grant(v.User, v.Denied), "not allowed: %s", strings.Join(v.Denied, ", "))
 	case len(v.DeniedReader) == 0:

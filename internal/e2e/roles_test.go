@@ -18,6 +18,7 @@ const (
 	ownerSecret       = "owner's s3cr3t"
 	apiSecret         = "api-s3cr3t:with\\colon"
 	invalidatorSecret = "inv4lidator/s3cr3t?"
+	operatorSecret    = "oper4tor: s3cr3t"
 )
 
 // rolesScript runs deploy/postgres/roles.sql.
@@ -38,7 +39,7 @@ func (s *servers) rolesScript() {
 // keepsSecrets looks for passwords, also in the forms that SQL and URLs give them.
 func keepsSecrets(t testing.TB, who, text string) {
 	t.Helper()
-	for _, secret := range []string{ownerSecret, apiSecret, invalidatorSecret, strings.ReplaceAll(ownerSecret, "'", "''"), url.PathEscape(invalidatorSecret), url.QueryEscape(invalidatorSecret)} {
+	for _, secret := range []string{ownerSecret, apiSecret, invalidatorSecret, operatorSecret, strings.ReplaceAll(ownerSecret, "'", "''"), url.PathEscape(invalidatorSecret), url.QueryEscape(invalidatorSecret)} {
 		if strings.Contains(text, secret) {
 			t.Errorf("%s shows the password %q", who, secret)
 		}

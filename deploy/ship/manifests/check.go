@@ -78,7 +78,7 @@ func (c *checker) workload(w Workload) {
 		switch {
 		case v.ConfigMap != nil:
 			c.named(where, "ConfigMap", v.ConfigMap.Name, nil)
-		case v.Secret != nil:
+		case v.Secret != nil && (v.Secret.Optional == nil || !*v.Secret.Optional):
 			c.named(where, "Secret", v.Secret.SecretName, nil)
 		}
 	}
