@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"walkey/internal/cache"
+	"walkey/internal/onewrite"
 )
 
 // statusClientGone is counted for a request whose client left before the answer; nobody is sent it.
@@ -21,8 +22,9 @@ const statusClientGone = 499
 // recorder remembers the status of an answer. It is the ResponseWriter of every handler here.
 type recorder struct {
 	http.ResponseWriter
-	status int       // 0 until the header is written
-	begun  time.Time // when the request came
+	request *http.Request
+	status  int       // 0 until the header is written
+	begun   time.Time // when the request came
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -36,7 +38,7 @@ func (w *recorder) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b)
+	return onewrite.Write(w.request.Context(), w.ResponseWriter, b)
 }
 
 // begunAt is when the request came that w answers.
@@ -57,10 +59,10 @@ func (a *API) count(name string, next func(*recorder, *http.Request)) http.Handl
 	requests := a.metrics.route(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := recorders.Get().(*recorder)
-		rec.ResponseWriter, rec.status, rec.begun = w, 0, time.Now()
+		rec.ResponseWriter, rec.request, rec.status, rec.begun = w, r, 0, time.Now()
 		defer func() {
 			requests.add(rec.status, time.Since(rec.begun))
-			rec.ResponseWriter = nil
+			rec.ResponseWriter, rec.request = nil, nil
 			recorders.Put(rec)
 		}()
 		next(rec, r)

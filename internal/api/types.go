@@ -33,8 +33,8 @@ func (a *API) typesPage() handler {
 	counted := a.answerErrors(recovered(a.countTypes))
 	overloaded := a.answerErrors(func(http.ResponseWriter, *http.Request) error { return cache.ErrOverloaded })
 	page := cache.Page(a.cache, pagesOfMaterials, cache.Lists, cache.PageOptions{
-		Overloaded: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { overloaded(&recorder{ResponseWriter: w}, r) }),
-	}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { counted(&recorder{ResponseWriter: w}, r) }))
+		Overloaded: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { overloaded(&recorder{ResponseWriter: w, request: r}, r) }),
+	}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { counted(&recorder{ResponseWriter: w, request: r}, r) }))
 	return func(w http.ResponseWriter, r *http.Request) error {
 		since, err := a.since(r)
 		if err != nil {

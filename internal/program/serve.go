@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"walkey/internal/onewrite"
 )
 
 // Time limits of a server.
@@ -52,13 +54,14 @@ func Listen(ctx context.Context, o ServerOptions) (*Server, error) {
 	if o.Drain == 0 {
 		o.Drain = drainTimeout
 	}
-	s := &Server{name: o.Name, listener: listener, drain: o.Drain, http: &http.Server{
+	s := &Server{name: o.Name, listener: onewrite.Listener(listener), drain: o.Drain, http: &http.Server{
 		Handler:           o.Handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       onewrite.Context,
 	}}
 	if o.Streams {
 		s.http.WriteTimeout = 0
