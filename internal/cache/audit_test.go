@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +116,32 @@ func TestAnAuditKnowsLag(t *testing.T) {
 				t.Errorf("%d and %d are stale, the log has %v", stats.AuditsStale, stats.AuditsStaleLong, logs.All())
 			}
 		})
+	}
+}
+
+// A commit that hangs is seen by loads from a copy of the source, and not by an audit, which asks the source.
+func TestAnAuditKnowsWhatIsAhead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c, logs := b.auditing()
+	at := c.At("k")
+	var audits atomic.Int64
+	load := func(ctx context.Context) (Content, error) {
+		if Audits(ctx) {
+			audits.Add(1)
+			return Content{Body: []byte("visible")}, nil
+		}
+		return Content{Body: []byte("hangs")}, nil
+	}
+	await10(t, "end of an audit", func() bool {
+		if got := fetch(t.Context(), c, at, load); got.body != "hangs" {
+			t.Fatalf("%+v", got)
+		}
+		stats := c.Stats()
+		return audits.Load() > 0 && stats.AuditsConsistent+stats.AuditsStale+stats.AuditsStaleLong > 0
+	})
+	if stats := c.Stats(); stats.AuditsStale+stats.AuditsStaleLong > 0 || logs.Len() > 0 {
+		t.Errorf("%d and %d are stale, the log has %v", stats.AuditsStale, stats.AuditsStaleLong, logs.All())
 	}
 }
 
