@@ -158,6 +158,10 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	group.Go(func() error { return public.Serve(ctx) })
 	group.Go(func() error { return admin.Serve(ctx) })
 	group.Go(func() error {
+		program.CollectEarly(ctx, p.Environ)
+		return nil
+	})
+	group.Go(func() error {
 		kept.Present(ctx, presence(p.Name, public.Addr()))
 		return nil
 	})
