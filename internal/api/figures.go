@@ -62,7 +62,8 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	counter("walkey_cache_overloads_total", "Loads that were refused because too many waited, or whose turn did not come.", nil, func(s cache.Stats) uint64 { return s.Overloads })
 	add(prometheus.GaugeValue, "walkey_cache_loads_queued", "Loads that wait, for their turn mostly.", nil, func(s cache.Stats) float64 { return float64(s.LoadsQueued) })
 	add(prometheus.GaugeValue, "walkey_cache_loads_running", "Loads from Postgres under way.", nil, func(s cache.Stats) float64 { return float64(s.Loading) })
-	const local = "Bytes that the cache itself keeps in this process: bodies decoded for clients who do not take the stored coding, and values that serve while the cache is not trusted. Local copies of what Valkey holds come on top."
+	const local = "Bytes that the cache keeps in this process: copies of what Valkey holds, bodies decoded for clients who do not take the stored coding, and values that serve while the cache is not trusted."
+	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "copies"}, func(s cache.Stats) float64 { return float64(s.CopiesBytes) })
 	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "decoded"}, func(s cache.Stats) float64 { return float64(s.DecodedBytes) })
 	add(prometheus.GaugeValue, "walkey_cache_local_bytes", local, prometheus.Labels{"what": "untrusted"}, func(s cache.Stats) float64 { return float64(s.KeptBytes) })
 	add(prometheus.GaugeValue, "walkey_cache_tracking", "0 when Valkey refuses CLIENT TRACKING, so that no local copies are kept and every hit asks Valkey.", nil, func(s cache.Stats) float64 {

@@ -103,13 +103,13 @@ func (w *world) entries(ctx context.Context) ([]row, error) {
 	}
 	// A body of 1 KB with the names of its fields, and of what does not compress.
 	if err := w.sql(ctx, fmt.Sprintf(`insert into materials (title, description)
-		select 'title ' || i, (select string_agg(md5((i * 100 + j)::text), '') from generate_series(1, 28) j) from generate_series(1, %d) i`, n)); err != nil {
+		select 'title ' || i, (select string_agg(md5((i * 100 + j)::text), '') from generate_series(1, 29) j) from generate_series(1, %d) i`, n)); err != nil {
 		return nil, err
 	}
 	if _, err := w.start(ctx, "invalidator"); err != nil {
 		return nil, err
 	}
-	api, err := w.start(ctx, "api", "CACHE_COMPRESSION=none")
+	api, err := w.start(ctx, "api", "CACHE_COMPRESSION=none", "CACHE_LOCAL_BYTES=256MiB")
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/rueidis"
 )
 
 var sizes = []int{1 << 10, 100 << 10}
@@ -35,13 +37,17 @@ func BenchmarkDoCacheFloor(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			s := setup(b)
-			c := s.trusted(func(o *Options) { o.Compression = CodingNone })
-			at := benchmarked(b, c, size)
+			at := benchmarked(b, s.trusted(func(o *Options) { o.Compression = CodingNone }), size)
+			plain, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{s.valkey.Addr()}, PipelineMultiplex: -1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer plain.Close()
 			ctx := context.Background()
 			b.ReportAllocs()
 			b.ResetTimer()
 			for b.Loop() {
-				stored, err := c.only().reader.client().DoCache(ctx, c.only().reader.client().B().Get().Key(at.key).Cache().ToStaticTTL(), clientTTL).AsBytes()
+				stored, err := plain.DoCache(ctx, plain.B().Get().Key(at.key).Cache().ToStaticTTL(), clientTTL).AsBytes()
 				if err != nil || len(stored) != headSize+size {
 					b.Fatal(len(stored), err)
 				}

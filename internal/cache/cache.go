@@ -22,14 +22,6 @@ type Content struct {
 // wait for the same load. A panic counts as an error.
 type Loader func(ctx context.Context) (Content, error)
 
-// An Address is one place in Valkey: a string key, or one field of a hash. Make it once for what is asked often.
-type Address struct {
-	key     string // full key
-	field   string
-	slot    uint16 // of the key
-	isField bool
-}
-
 // A Cache is the reader's half. It is safe for concurrent use.
 type Cache struct {
 	topology *topology
@@ -140,15 +132,13 @@ func (c *Cache) Close() {
 
 // At is the address of a key, which is given without the prefix.
 func (c *Cache) At(key string) Address {
-	full := FullKey(c.prefix, key)
-	return Address{key: full, slot: slotOf(full)}
+	return keyAddress(FullKey(c.prefix, key))
 }
 
 // Field is the address of one field of a hash, whose key is given without the prefix. One delete of the key empties all
 // of them.
 func (c *Cache) Field(key, field string) Address {
-	full := FullKey(c.prefix, key)
-	return Address{key: full, field: field, slot: slotOf(full), isField: true}
+	return fieldAddress(FullKey(c.prefix, key), field)
 }
 
 // now is the monotonic clock.
@@ -172,7 +162,7 @@ func (c *Cache) connect(address string, primaries int) (*node, error) {
 	n := &node{address: address, guard: newGuard(o)}
 	var err error
 	o.LocalBytes = max(o.LocalBytes/primaries, 1<<20)
-	if n.reader, err = openReader(readerOptions(o, address, func() { c.dialling(n) }, func(keys []rueidis.RedisMessage) { c.pushed(n, keys) }), o.Logger); err != nil {
+	if n.reader, err = openReader(readerOptions(o, address, func() { c.dialling(n) }, func(keys []rueidis.RedisMessage) { c.pushed(n, keys) }), o.LocalBytes/copiesShare, c.start, o.Logger); err != nil {
 		return nil, err
 	}
 	if n.writer, err = connect(writerOptions(o, address), o.Logger); err != nil {

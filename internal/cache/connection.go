@@ -49,7 +49,6 @@ func readerOptions(o Options, address string, dialling func(), pushed func([]rue
 	c := connectionOptions(o, address, "walkey-reader")
 	c.AlwaysPipelining = true
 	c.PipelineMultiplex = -1
-	c.CacheSizeEachConn = o.LocalBytes / copiesShare
 	// A command that was given up holds its place until the connection is closed, and a call that finds no place
 	// waits without regard to its context. So there are places for all that can come in until the guard trips.
 	c.RingScaleEachConn = 12

@@ -30,7 +30,7 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 		if t == nil {
 			return c.without(ctx, at, load, g.bypass(), sinceCall)
 		}
-		c.look(c.callContext(t, now), place.node, at, &seen)
+		c.look(now, t, place.node, at, &seen)
 		now = c.now()
 		switch seen.state {
 		case seenValue:

@@ -16,7 +16,7 @@ type sight struct {
 	state  seen
 	local  bool   // it was, or may have been, a copy in this process' memory
 	value  Value  // with seenValue
-	stored string // with seenLease and seenMalformed. Shared memory
+	stored string // with seenLease and seenMalformed
 	err    error  // with seenFailure
 }
 
@@ -30,12 +30,16 @@ const (
 	seenFailure
 )
 
-// look reads an address into s: from memory, else from Valkey. Nothing of ours is allocated when it is in memory, and
-// nothing as large as a sight is copied.
-func (c *Cache) look(ctx context.Context, n *node, at Address, s *sight) {
+// look reads an address at now under t into s: from memory, else from Valkey. Nothing is allocated when a value is in memory, and nothing
+// as large as a sight is copied.
+func (c *Cache) look(now time.Duration, t *trust, n *node, at Address, s *sight) {
 	*s = sight{}
+	if n.reader.copy(&at, now, s) {
+		s.value.decoded = c.decoded
+		return
+	}
 	var reply rueidis.RedisResult
-	reader := n.reader.client()
+	reader, ctx := n.reader.client(), c.callContext(t, now)
 	if at.isField {
 		reply = reader.DoCache(ctx, reader.B().Hget().Key(at.key).Field(at.field).Cache().ToStaticTTL(), clientTTL)
 	} else {
@@ -46,9 +50,9 @@ func (c *Cache) look(ctx context.Context, n *node, at Address, s *sight) {
 	if rueidis.IsRedisNil(err) {
 		return // seenNothing
 	}
-	var stored string
+	var stored []byte
 	if err == nil {
-		stored, err = message.ToString()
+		stored, err = message.AsBytes()
 	}
 	if err != nil {
 		s.state, s.err = seenFailure, err
@@ -57,15 +61,19 @@ func (c *Cache) look(ctx context.Context, n *node, at Address, s *sight) {
 		}
 		return
 	}
-	if len(stored) > 0 && stored[0] == leaseKind && isLease(stored, at) {
-		s.state, s.stored = seenLease, stored
+	s.take(stored, &at, c.decoded)
+}
+
+// take tells what stored bytes are.
+func (s *sight) take(stored []byte, at *Address, decoded *decodedBodies) {
+	if len(stored) > 0 && stored[0] == leaseKind && isLease(string(stored), *at) {
+		s.state, s.stored = seenLease, string(stored)
 		return
 	}
-	// AsBytes shares the bytes with ToString: nothing is copied.
-	raw, _ := message.AsBytes()
+	var err error
 	s.state = seenValue
-	if s.value, err = parseValue(raw, c.decoded); err != nil {
-		s.state, s.stored = seenMalformed, stored
+	if s.value, err = parseValue(stored, decoded); err != nil {
+		s.state, s.stored = seenMalformed, string(stored)
 	}
 }
 
@@ -85,6 +93,6 @@ func (c *Cache) lookNow(at Address) (s sight) {
 	if t == nil {
 		return sight{state: seenFailure, err: context.Canceled}
 	}
-	c.look(c.callContext(t, now), place.node, at, &s)
+	c.look(now, t, place.node, at, &s)
 	return s
 }

@@ -19,7 +19,7 @@ func (c *Cache) Get(at Address) (value Value, ok bool) {
 		return Value{}, false
 	}
 	var seen sight
-	c.look(c.callContext(t, now), place.node, at, &seen)
+	c.look(now, t, place.node, at, &seen)
 	if seen.state != seenValue || !place.node.guard.holds(t, c.now()) {
 		return Value{}, false
 	}

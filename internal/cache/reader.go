@@ -25,11 +25,20 @@ type reader struct {
 	refused atomic.Bool
 	options rueidis.ClientOption
 	log     *zap.Logger
+
+	// copies are those of the present connection. The first of them come with the first connection, and a connection that is gone
+	// leaves none. They change before a new connection can be used, when trust is gone already.
+	copies atomic.Pointer[copies]
 }
 
-// openReader makes a reader that is to be tracked.
-func openReader(o rueidis.ClientOption, log *zap.Logger) (*reader, error) {
+// openReader makes a reader that is to be tracked, with at most localBytes of local copies. start is when the clock of lookups was zero.
+func openReader(o rueidis.ClientOption, localBytes int, start time.Time, log *zap.Logger) (*reader, error) {
 	r := &reader{options: o, log: log}
+	o.NewCacheStoreFn = func(rueidis.CacheStoreOption) rueidis.CacheStore {
+		anew := newCopies(localBytes, start)
+		r.copies.Store(anew)
+		return anew
+	}
 	client, err := connect(o, log)
 	if err != nil {
 		return nil, err
@@ -40,6 +49,20 @@ func openReader(o rueidis.ClientOption, log *zap.Logger) (*reader, error) {
 
 // client is the client that lookups use now.
 func (r *reader) client() rueidis.Client { return *r.present.Load() }
+
+// copy puts a local copy of an address into s, if there is one at now.
+func (r *reader) copy(at *Address, now time.Duration, s *sight) bool {
+	present := r.copies.Load()
+	return present != nil && present.get(at, now, s)
+}
+
+// localBytes is what local copies take.
+func (r *reader) localBytes() int {
+	if present := r.copies.Load(); present != nil {
+		return present.size()
+	}
+	return 0
+}
 
 // tracks says that Valkey pushes what changes, as far as is known.
 func (r *reader) tracks() bool { return r == nil || !r.refused.Load() }
@@ -61,6 +84,7 @@ func (r *reader) goWithoutTracking(refusal error) {
 	r.refused.Store(true)
 	former := r.client()
 	r.present.Store(&client)
+	r.copies.Store(nil)
 	former.Close() // it never had a connection that worked, or lost it
 }
 

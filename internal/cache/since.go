@@ -123,6 +123,12 @@ func (c *Cache) awaitProgress(ctx context.Context, n *node, push *waiter, patien
 // lookProgress reads the progress, by a call that makes Valkey push its next change. It is not ok when nothing is to be
 // had from that.
 func (c *Cache) lookProgress(n *node, progress string, t *trust, now time.Duration) (ok bool) {
+	var known sight
+	at := keyAddress(progress)
+	if n.reader.copy(&at, now, &known) {
+		n.reached.saw(t.epoch, parseProgress(known.stored))
+		return n.guard.holds(t, c.now())
+	}
 	reader := n.reader.client()
 	reply := reader.DoCache(c.callContext(t, now), reader.B().Get().Key(progress).Cache().ToStaticTTL(), clientTTL)
 	value, err := reply.ToString()

@@ -68,6 +68,7 @@ type Stats struct {
 	Connects         uint64 // attempts to connect the reader
 	Invalidations    uint64 // keys whose change Valkey has pushed, and losses of all local copies
 
+	CopiesBytes  int // local copies of what Valkey holds, with what is needed to find them
 	DecodedBytes int // decoded bodies that are kept for clients who do not take the stored coding
 	KeptBytes    int // values that serve while there is no trust
 
@@ -110,6 +111,9 @@ func (c *Cache) Stats() Stats {
 		Invalidations:    n.invalidations.Load(),
 	}
 	s.DecodedBytes, s.KeptBytes = c.decoded.size(), c.kept.held()
+	for _, node := range c.topology.present.Load().nodes {
+		s.CopiesBytes += node.reader.localBytes()
+	}
 	s.Tracked = c.Tracked()
 	s.LoadsQueued = max(c.places.taken.Load()-s.Loading, 0)
 	s.Trusted, s.Reason = c.Trusted()
