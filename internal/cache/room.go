@@ -101,24 +101,24 @@ func (m *room) begin(size int) *chunk {
 	return m.newest
 }
 
-// victim is the chunk to be given up when room is wanted: the emptiest if more than half of it is dropped copies, else the oldest.
-func (m *room) victim() *chunk {
-	var oldest, emptiest *chunk
+// oldest is the chunk to be given up when room is wanted; nil when there is only the newest.
+func (m *room) oldest() (oldest *chunk) {
 	for _, c := range m.chunks {
-		if c == nil || c == m.newest {
-			continue
-		}
-		if oldest == nil || c.born < oldest.born {
+		if c != nil && c != m.newest && (oldest == nil || c.born < oldest.born) {
 			oldest = c
 		}
-		if c.sparse() && (emptiest == nil || c.live < emptiest.live) {
-			emptiest = c
-		}
-	}
-	if emptiest != nil {
-		return emptiest
 	}
 	return oldest
+}
+
+// sparse is a chunk of which a quarter, or more, belongs to copies that were dropped; nil when there is none.
+func (m *room) sparse() *chunk {
+	for _, c := range m.chunks {
+		if c != nil && c != m.newest && c.live <= len(c.text)/4*3 {
+			return c
+		}
+	}
+	return nil
 }
 
 func (m *room) remove(c *chunk) {
@@ -132,9 +132,6 @@ func (m *room) free(c *chunk, r *record) {
 		m.remove(c)
 	}
 }
-
-// sparse says that less than half of the chunk belongs to copies.
-func (c *chunk) sparse() bool { return c.live < len(c.text)/2 }
 
 // parts are what lies under a record.
 func (c *chunk) parts(r *record) (key, field, head, body []byte) {

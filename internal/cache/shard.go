@@ -88,6 +88,7 @@ func (s *shard) settle(at *Address, found *rueidis.RedisMessage, now time.Durati
 // keep keeps what was read under an address. The caller holds mu.
 func (s *shard) keep(at *Address, found *rueidis.RedisMessage, expires, now time.Duration) {
 	s.drop(at.hash)
+	s.compact()
 	var seen sight
 	var stored []byte
 	if !found.IsNil() {
@@ -130,25 +131,36 @@ func (s *shard) makeRoom(size int, now time.Duration) bool {
 		return false // one copy shall not displace all others
 	}
 	for !s.room.fits(size) {
-		victim := s.room.victim()
-		if victim == nil {
-			return true
+		oldest := s.room.oldest()
+		if oldest == nil {
+			break // there is nothing to give up
 		}
-		sparse := victim.sparse()
-		s.room.remove(victim)
-		for i := range victim.records {
-			r := &victim.records[i]
-			if s.places[r.hash] != (place{victim.number, uint32(i)}) {
-				continue // it was dropped
-			}
-			s.forget(r)
-			if now < r.expires && (sparse || r.used != 0) {
-				r.used = 0
-				copy(s.put(*r), victim.text[r.text:int(r.text)+r.size()])
-			}
-		}
+		s.vacate(oldest, func(r *record) bool { return now < r.expires && r.used != 0 })
 	}
 	return true
+}
+
+// compact wins back what was dropped, where that is much. The caller holds mu.
+func (s *shard) compact() {
+	for sparse := s.room.sparse(); sparse != nil; sparse = s.room.sparse() {
+		s.vacate(sparse, func(*record) bool { return true })
+	}
+}
+
+// vacate gives a chunk up, and moves the copies that are to stay. The caller holds mu.
+func (s *shard) vacate(c *chunk, stays func(*record) bool) {
+	for i := range c.records {
+		r := &c.records[i]
+		if p, ok := s.places[r.hash]; !ok || p != (place{c.number, uint32(i)}) {
+			continue // it was dropped
+		}
+		s.forget(r)
+		if stays(r) {
+			r.used = 0
+			copy(s.put(*r), c.text[r.text:int(r.text)+r.size()])
+		}
+	}
+	s.room.remove(c) // not before: another chunk with its number would make what was dropped look alive
 }
 
 // drop drops the copy of an address by its hash. The caller holds mu.
@@ -183,6 +195,7 @@ func (s *shard) dropKey(keyHash uint64) {
 	for hash := range s.fields[keyHash] {
 		s.drop(hash)
 	}
+	s.compact()
 }
 
 func (s *shard) clear() {
