@@ -79,7 +79,7 @@ torture-switches: servers bin/torture ## Show what each mechanism is for: with i
 	@bin/torture -switches
 
 .PHONY: model
-model: ## Search the model of the protocol through, with two writers (minutes, a gigabyte of memory)
+model: ## Search the model of the protocol through, with two writers (minutes, 1.4 GiB of memory)
 	$(GO) test -v -timeout 30m -run TestWithAllMechanisms ./internal/protocol -full
 
 .PHONY: fuzz
