@@ -190,13 +190,24 @@ func TestDockerfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(stages) != 2 || stages[1].BaseName != "scratch" || !strings.HasPrefix(stages[0].BaseName, "golang:"+strings.TrimPrefix(goVersion(t), "go")) {
-		t.Errorf("stages: %+v", stages)
+	var lines []string
+	for _, s := range stages {
+		lines = append(lines, s.Name+" from "+strings.TrimPrefix(s.BaseName, "golang:"+strings.TrimPrefix(goVersion(t), "go")))
+	}
+	if len(stages) != 5 || !strings.HasPrefix(lines[0], "build from .") || lines[2] != "walkey from scratch" || lines[3] != "checked from walkey" {
+		t.Fatalf("stages: %q", lines)
+	}
+	// What is built without a target is the image, to the byte.
+	if last := stages[4]; last.BaseName != "walkey" || len(last.Commands) != 0 {
+		t.Errorf("the last stage is %+v", last)
+	}
+	if added := stages[3].Commands; len(added) != 1 || added[0].Name() != "COPY" {
+		t.Errorf("the image for Compose has more than one file besides: %v", added)
 	}
 	r := Release{Version: "$VERSION", Revision: "$REVISION"}
 	want, got := r.config(), v1.Config{ExposedPorts: map[string]struct{}{}, Labels: map[string]string{}}
 	var files []string
-	for _, command := range stages[1].Commands {
+	for _, command := range stages[2].Commands {
 		switch c := command.(type) {
 		case *instructions.UserCommand:
 			got.User = c.User

@@ -104,6 +104,77 @@ func TestCompose(t *testing.T) {
 	}
 }
 
+// added are the files that the Dockerfile's target adds to what it is built upon.
+func added(t *testing.T, target string) (files []string) {
+	t.Helper()
+	text, err := os.ReadFile(root + "/deploy/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stage, found := strings.Cut(string(text), " AS "+target+"\n")
+	if !found {
+		t.Fatalf("the Dockerfile has no target %s", target)
+	}
+	stage, _, _ = strings.Cut(stage, "\nFROM ")
+	for _, m := range regexp.MustCompile(`(?m)^COPY --from=\w+ \S+ (\S+)$`).FindAllStringSubmatch(stage, -1) {
+		files = append(files, m[1])
+	}
+	return files
+}
+
+// Every server has a health check, whose command is in its image, and which asks where it listens by default.
+func TestComposeHealth(t *testing.T) {
+	t.Parallel()
+	project := compose(t, "observe")
+	// What the images of others are known to have.
+	theirs := map[string]string{"postgres": "pg_isready", "valkey": "valkey-cli", "prometheus": "wget", "grafana": "wget"}
+	listens := map[string]string{"api": "API_ADDR", "invalidator": "INVALIDATOR_ADDR"}
+	others := map[string]string{"prometheus": ":9090/-/ready", "grafana": ":3000/api/health"}
+	url := regexp.MustCompile(`^http://127\.0\.0\.1(:\d+)(/\S+)$`)
+	for name, service := range project.Services {
+		check := service.HealthCheck
+		if service.Restart != "unless-stopped" {
+			if check != nil {
+				t.Errorf("%s ends by itself, and has a health check", name)
+			}
+			continue
+		}
+		if check == nil || len(check.Test) < 2 {
+			t.Errorf("%s has no health check", name)
+			continue
+		}
+		command, last := check.Test[1], check.Test[len(check.Test)-1]
+		asked := url.FindStringSubmatch(last)
+		switch variable := listens[name]; {
+		case variable != "":
+			if check.Test[0] != "CMD" || !slices.Contains(added(t, service.Build.Target), command) {
+				t.Errorf("%s: %q is not in its image", name, check.Test)
+			}
+			if set := service.Environment[variable]; set != nil || asked == nil || asked[1] != programs.Default(name, variable) || asked[2] != readiness(t, name) {
+				t.Errorf("%s: %s is not where it says that it is ready", name, last)
+			}
+		case !strings.HasPrefix(command, theirs[name]) || theirs[name] == "":
+			t.Errorf("%s: whether its image has %q is not known", name, command)
+		case others[name] != "" && (asked == nil || asked[1]+asked[2] != others[name]):
+			t.Errorf("%s: %s is not where it says that it is ready", name, last)
+		}
+	}
+}
+
+// readiness is the path by which Kubernetes asks the program; that it answers there is tried by running the image.
+func readiness(t *testing.T, program string) string {
+	t.Helper()
+	text, err := os.ReadFile(root + "/deploy/kubernetes/base/" + program + ".yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`readinessProbe:\s+httpGet: \{path: ([^,}]+), port: http\}`).FindStringSubmatch(string(text))
+	if m == nil {
+		t.Fatalf("%s has no readiness probe by HTTP", program)
+	}
+	return m[1]
+}
+
 // deploy/.env.example names exactly the variables of the file, with their defaults.
 func TestComposeExample(t *testing.T) {
 	t.Parallel()
