@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,6 +65,10 @@ func TestSecretsAreNeverShown(t *testing.T) {
 				{"invalidator", "explain", "--key=material:1"},
 				{"invalidator", "keys"},
 				{"invalidator", "flush", "--all", "--yes"},
+				{"invalidator", "status"},
+				{"invalidator", "status", "--json"},
+				{"invalidator", "tail"},
+				{"invalidator", "tail", "--json"},
 				{"invalidator", "setup"},
 				{"invalidator", "teardown", "--yes"},
 				{"api", "migrate"},
@@ -70,7 +76,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 			} {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // some wait for their server
 				c := exec.CommandContext(ctx, filepath.Join(programs, args[0]), args[1:]...)
-				c.Dir, c.Env = t.TempDir(), append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+				c.Dir, c.Env = t.TempDir(), append([]string{"PATH=" + os.Getenv("PATH"), nowhere}, env...)
 				out, _ := c.CombinedOutput() // how it ends is another test's matter
 				cancel()
 				if showsSecret(string(out)) {
@@ -105,6 +111,9 @@ func TestSecretsAreNeverShown(t *testing.T) {
 						text += fetchText(t, p.Base+path)
 					}
 				}
+				if p.Running() && program == "invalidator" {
+					text += shownOf(t, p, env)
+				}
 				endProgram(t, p.Process)
 				if showsSecret(text) {
 					t.Errorf("%s shows a password:\n%s", program, text)
@@ -112,6 +121,71 @@ func TestSecretsAreNeverShown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// shownOf is all that a running invalidator shows of itself to people and programs, while one session after the other ends.
+func shownOf(t *testing.T, p *stack.Program, env []string) (text string) {
+	t.Helper()
+	for _, path := range []string{"/", "/status"} {
+		text += fetchText(t, p.Base+path)
+	}
+	for path, end := range map[string]string{"/events": `"session-end"`, "/live": `"session-end"`} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Base+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += until(t, path, response.Body, end)
+		cancel()
+		_ = response.Body.Close()
+	}
+	here := append([]string{"PATH=" + programs + ":" + os.Getenv("PATH"), "INVALIDATOR_ADDR=" + strings.TrimPrefix(p.Base, "http://")}, env...)
+	for _, one := range []struct{ command, end string }{
+		{"status", ""},
+		{"status --json", ""},
+		{"tail --json", `"session-end"`},
+		{"tail", "the session ended: "},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		// On a terminal, where tail speaks to people.
+		c := exec.CommandContext(ctx, "script", "-qfec", "invalidator "+one.command, "/dev/null")
+		c.Dir, c.Env, c.WaitDelay = t.TempDir(), here, time.Second
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		text += until(t, one.command, out, one.end)
+		if one.end != "" {
+			_ = c.Process.Signal(syscall.SIGTERM) // which ends what runs on the terminal
+		}
+		_ = c.Wait() // status says by it that something is wrong
+		cancel()
+	}
+	return text
+}
+
+// until reads until the line that holds the text has come, or to the end when it is empty.
+func until(t *testing.T, what string, from io.Reader, end string) (text string) {
+	t.Helper()
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		text += lines.Text() + "\n"
+		if end != "" && strings.Contains(lines.Text(), end) {
+			return text
+		}
+	}
+	if end != "" || text == "" {
+		t.Errorf("%s shows no %q, but\n%s", what, end, text)
+	}
+	return text
 }
 
 func fetchText(t testing.TB, address string) string {
