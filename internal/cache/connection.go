@@ -14,6 +14,7 @@ import (
 const (
 	dialTimeout = 300 * time.Millisecond // of one connect, TLS and the greeting included
 	pingGap     = 300 * time.Millisecond // a silent connection is pinged that often
+	idlePingGap = time.Second            // one that may be silent for long, without harm: its calls have a time of their own
 	pingTimeout = time.Second            // and given up after that
 )
 
@@ -66,6 +67,7 @@ func readerOptions(o Options, address string, dialling func(), pushed func([]rue
 // writerOptions are those of the client for leases, fills and plain writes: large values never delay pushes.
 func writerOptions(o Options, address string) rueidis.ClientOption {
 	c := connectionOptions(o, address, "walkey-writer")
+	c.Dialer.KeepAlive = idlePingGap
 	c.DisableCache = true
 	c.AlwaysPipelining = true
 	c.PipelineMultiplex = 1

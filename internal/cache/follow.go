@@ -9,7 +9,10 @@ import (
 )
 
 const (
-	readEvery   = 100 * time.Millisecond // from the begin of one reading of the heartbeat to that of the next
+	// From the begin of one reading of the heartbeat to that of the next: a part of MaxStaleness, within these. What is read too rarely
+	// is trusted for less long; each reading costs an idle process as much as all else that it does in that time.
+	readOften, readSeldom, readShare = 100 * time.Millisecond, 200 * time.Millisecond, 25
+
 	readTimeout = 300 * time.Millisecond // of one reading
 )
 
@@ -19,7 +22,7 @@ func (c *Cache) follow(n *node) {
 	var life context.Context
 	life, n.stop = context.WithCancel(c.life)
 	c.following.Go(func() {
-		ticker := time.NewTicker(readEvery)
+		ticker := time.NewTicker(readEvery(c.topology.options.MaxStaleness))
 		defer ticker.Stop()
 		for {
 			c.readHeartbeat(life, n)
@@ -35,6 +38,10 @@ func (c *Cache) follow(n *node) {
 			}
 		}
 	})
+}
+
+func readEvery(maxStaleness time.Duration) time.Duration {
+	return min(max(maxStaleness/readShare, readOften), readSeldom)
 }
 
 func (c *Cache) readHeartbeat(life context.Context, n *node) {

@@ -118,7 +118,7 @@ func TestWaitingDoesNotPoll(t *testing.T) {
 	}
 	asking.Wait()
 	// The follower reads two keys at a time, and the heart reads one with each beat.
-	rounds := int64(time.Since(began)/readEvery) + 2
+	rounds := int64(time.Since(began)/readOften) + 2
 	if n := b.calls("get") - gets; n > 2*rounds+int64(time.Since(began)/beatEvery)+5 {
 		t.Errorf("500 waits caused %d readings in %d rounds", n, rounds)
 	}
