@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -27,10 +26,8 @@ func (s *servers) command(env []string, name string, args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	c := exec.CommandContext(s.t.Context(), filepath.Join(programs, name), args...)
 	c.Dir, c.Stdout, c.Stderr = s.t.TempDir(), &stdout, &stderr
-	c.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + s.url, "GORACE=exitcode=66",
-		"VALKEY_HOST=" + s.valkey.Host(), "VALKEY_PORT=" + strconv.Itoa(s.valkey.Port()),
-	}, env...)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + s.url, "GORACE=exitcode=66"}, s.atValkey(args...)...)
+	c.Env = append(c.Env, env...)
 	err := c.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		s.t.Fatal(err)
