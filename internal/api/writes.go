@@ -88,7 +88,7 @@ func (a *API) deleteMaterial(w http.ResponseWriter, r *http.Request, v visitor) 
 	if err != nil {
 		return a.explainChange(err)
 	}
-	a.tellChange(w, r, v, id, position)
+	a.tellChange(w, r, v, position)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -135,12 +135,12 @@ func (a *API) answerChange(w http.ResponseWriter, r *http.Request, v visitor, st
 		return err
 	}
 	w.Header()["Etag"] = []string{`"` + state + `"`}
-	a.tellChange(w, r, v, m.ID, position)
+	a.tellChange(w, r, v, position)
 	return writeJSON(w, r, status, m)
 }
 
-// tellChange says what was changed, and by when: to the client, and to the session for its next reads.
-func (a *API) tellChange(w http.ResponseWriter, r *http.Request, v visitor, id int64, position uint64) {
+// tellChange says by when something was changed: to the client, and to the session for its next reads.
+func (a *API) tellChange(w http.ResponseWriter, r *http.Request, v visitor, position uint64) {
 	if position != unknownPosition {
 		w.Header()["Consistency-Token"] = []string{formatPosition(position)}
 	} else {
