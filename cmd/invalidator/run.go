@@ -60,6 +60,7 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 		Slot:            c.Names.SlotName,
 		Publication:     c.Names.PublicationName,
 		Rules:           c.Rules.parsed,
+		MaxStaleness:    c.MaxStaleness,
 		DecodingWorkMem: c.DecodingWorkMem,
 		Metrics:         invalidate.NewMetrics(),
 		Observer:        feed,

@@ -19,6 +19,11 @@ type heart struct {
 	begun   time.Time
 }
 
+// beatEvery is the time between the starts of two proofs.
+func (o *Options) beatEvery() time.Duration {
+	return min(max(o.MaxStaleness/beatShare, beatOften), beatSeldom)
+}
+
 // begin starts the proof of the next beat. It must come after the last one was
 // acknowledged: a beat that is held up on its way then can't make old news fresh.
 func (h *heart) begin(insert cdc.LSN, now time.Time) {

@@ -12,7 +12,7 @@ import (
 // prove begins the proof of the next beat, or hurries the one that is under way.
 func (s *session) prove(ctx context.Context) error {
 	if s.heart.proving {
-		if time.Since(s.heart.begun) >= beatInterval {
+		if time.Since(s.heart.begun) >= s.opts.beatEvery() {
 			s.stream.AskPosition() // the walsender reports by itself, mostly
 		}
 		return nil

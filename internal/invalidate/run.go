@@ -23,6 +23,8 @@ type Options struct {
 	Rules       *Rules
 	NewRules    <-chan *Rules // rules to go on with, as they come; nil when they never change
 	Eraser      *cache.Eraser
+	// MaxStaleness is what readers promise. It decides how often the heartbeat comes; zero is often enough for any.
+	MaxStaleness time.Duration
 	// DecodingWorkMem is what the walsender may use to decode, in Postgres' notation; empty leaves it to package cdc.
 	DecodingWorkMem string
 	// MessagePrefix asks for the messages that writers leave in the WAL under it: see Transaction.Message. Empty: none.

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// beatInterval is the time between the starts of two heartbeat proofs.
-	beatInterval = 200 * time.Millisecond
+	// The time between the starts of two heartbeat proofs is a part of Options.MaxStaleness, within these: the rarer the beats, the
+	// shorter is trusted what they prove, and the less an idle server costs.
+	beatOften, beatSeldom, beatShare = 200 * time.Millisecond, 250 * time.Millisecond, 20
 	// Between two looks for transactions that are delivered but not visible.
 	firstLook, slowestLook = 300 * time.Microsecond, 20 * time.Millisecond
 	// noteInterval bounds how often progress is noted and confirmed.
@@ -260,7 +261,7 @@ func (s *session) resynchronise(ctx context.Context, reason string) error {
 
 // loop works until something breaks or ctx ends.
 func (s *session) loop(ctx context.Context) error {
-	beat := time.NewTicker(beatInterval)
+	beat := time.NewTicker(s.opts.beatEvery())
 	defer beat.Stop()
 	for _, timer := range []**time.Timer{&s.rest, &s.look, &s.noteTimer, &s.tell} {
 		*timer = time.NewTimer(time.Hour)
