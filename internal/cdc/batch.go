@@ -33,7 +33,8 @@ type Transaction struct {
 	// Complete marks the last piece, which may be without changes when earlier ones had some.
 	Complete bool
 	// Message is the content of the last transactional message under Options.MessagePrefix that came before the end of this
-	// piece, of at most 256 bytes; longer ones are passed over. Anybody who may write can have sent it.
+	// piece, of at most 256 bytes; longer ones are passed over. Anybody who may write can have sent it;
+	// and where the transaction was streamed, a savepoint that was rolled back: the server does not tell whose it is.
 	Message string
 	// Changes are the changes of wanted tables in the order in which they were made.
 	Changes []Change

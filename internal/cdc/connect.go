@@ -78,6 +78,9 @@ func (o Options) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	settings["replication"] = "database"
 	settings["wal_sender_timeout"] = strconv.FormatInt(o.SenderTimeout.Milliseconds(), 10)
 	settings["logical_decoding_work_mem"] = o.DecodingWorkMem
+	if o.Streaming {
+		settings["logical_decoding_work_mem"] = o.StreamingWorkMem
+	}
 	// Values come as text in the format of the session; pinned, so that the same row always gives the same text.
 	settings["client_encoding"] = "UTF8"
 	settings["DateStyle"] = "ISO"
@@ -113,6 +116,13 @@ func replicationRight(user string, err error) error {
 
 // start takes the slot. On success the connection has become the stream's.
 func (o Options) start(ctx context.Context, catalog *pgx.Conn, session Session) (*Stream, error) {
+	if o.Streaming {
+		far, err := o.farBehind(ctx, catalog)
+		if err != nil {
+			return nil, err
+		}
+		o.Streaming = !far
+	}
 	conn, err := o.connectReplication(ctx)
 	if err != nil {
 		return nil, err
@@ -125,6 +135,22 @@ func (o Options) start(ctx context.Context, catalog *pgx.Conn, session Session) 
 	return s, nil
 }
 
+// fewBehind is how much WAL behind the server's end a stream may begin for it to be worth streaming.
+const fewBehind = 16 << 20
+
+// farBehind says whether much of what comes first has committed already.
+func (o Options) farBehind(ctx context.Context, catalog *pgx.Conn) (far bool, err error) {
+	err = catalog.QueryRow(ctx, `SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn) > $2, false)
+		FROM pg_replication_slots WHERE slot_name = $1`, o.Slot, fewBehind).Scan(&far)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, ErrSlotMissing
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask how far slot %s is behind: %w", o.Slot, err)
+	}
+	return far, nil
+}
+
 func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.Conn, session Session) (*Stream, error) {
 	system, err := pglogrepl.IdentifySystem(ctx, conn)
 	if pooler := PoolerRefusal(err); pooler != nil {
@@ -134,7 +160,12 @@ func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.
 		return nil, fmt.Errorf("identify the system: %w", err)
 	}
 	session.SystemID, session.Timeline, session.WALEnd = system.SystemID, system.Timeline, LSN(system.XLogPos)
+	session.Streams = o.Streaming
 	options := []string{"proto_version '1'", "publication_names " + literal(quote(o.Publication))}
+	if o.Streaming {
+		options[0] = "proto_version '2'"
+		options = append(options, "streaming 'on'")
+	}
 	if o.MessagePrefix != "" {
 		options = append(options, "messages 'true'")
 	}
@@ -177,6 +208,9 @@ func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.
 	s.confirmed.Store(uint64(session.Confirmed))
 	s.follower.position = session.Confirmed
 	s.follower.decoder = newDecoder(o.Columns, &s.pool)
+	if o.Streaming {
+		s.follower.decoder.stream(o.StreamBytes)
+	}
 	s.follower.decoder.roots = o.Roots
 	s.follower.decoder.prefix = []byte(o.MessagePrefix)
 	go s.follow()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// decoder turns the messages of pgoutput (protocol version 1: no streaming of open transactions, no two-phase commit,
-// text values) into pieces of transactions. It does no I/O and keeps no byte of a message. After an error it is spent.
+// decoder turns the messages of pgoutput (protocol version 1, or 2 when streaming: no two-phase commit, text values) into
+// pieces of committed transactions. It does no I/O and keeps no byte of a message. After an error it is spent.
 type decoder struct {
 	columns   func(Table) []string
 	relations map[uint32]*Relation // as the server described them on this connection
@@ -25,6 +25,18 @@ type decoder struct {
 	message   string
 
 	end LSN // of the last commit
+
+	described map[uint32]uint64 // when each of relations was, on count
+	count     uint64            // of descriptions
+	streaming bool              // open transactions may be streamed
+	streams   map[uint32]*held  // those that are, by id
+	block     *held             // the one whose block is open; nil outside of blocks
+	sub       uint32            // of the message at hand, inside of a block
+	spare     [2][]Value        // rows of the change at hand, inside of a block
+	replaying *replay           // of the streamed transaction that has committed and is being handed over
+	held      int               // bytes of all that are held
+	bound     int               // of held
+	losses    int               // how many were lost because of the bound
 }
 
 // progress is what a message brought to an end.
@@ -34,14 +46,23 @@ const (
 	nothing          progress = iota
 	endOfPiece                // the transaction goes on, but what there is of it is to be handed over
 	endOfTransaction          // the transaction is complete up to decoder.end
+	due                       // a streamed transaction has committed: decoder.more gives its pieces
 )
 
 func newDecoder(columns func(Table) []string, p *pool) *decoder {
-	return &decoder{columns: columns, relations: make(map[uint32]*Relation), build: builder{pool: p}}
+	return &decoder{columns: columns, relations: make(map[uint32]*Relation), described: make(map[uint32]uint64), build: builder{pool: p}}
 }
 
+// stream makes the decoder take streamed transactions, and hold so many bytes of them while they are open.
+func (d *decoder) stream(bound int) {
+	d.streaming, d.bound, d.streams = true, bound, make(map[uint32]*held)
+}
+
+// inTransaction: the server is in the midst of one.
+func (d *decoder) inTransaction() bool { return d.open || d.block != nil }
+
 // decode takes one message in. at is the position that came with it, for errors. When it reports an end, cut must be
-// called before the next message.
+// called before the next message; when it says that a transaction is due, more and cut in turn up to its end.
 func (d *decoder) decode(message []byte, at LSN) (progress, error) {
 	if d.open {
 		at = d.commit
@@ -64,6 +85,7 @@ func (d *decoder) decode(message []byte, at LSN) (progress, error) {
 	case 'R':
 		relation = d.readRelation(&r)
 	case 'Y':
+		d.readSub(&r)
 		r.uint32("the OID")
 		r.text("the schema")
 		r.text("the name")
@@ -78,7 +100,13 @@ func (d *decoder) decode(message []byte, at LSN) (progress, error) {
 	case 'M':
 		d.readMessage(&r)
 	default:
-		r.failAt(0, "the message type is none of pgoutput's")
+		known, err := d.decodeStreamed(kind, &r)
+		if err != nil {
+			return nothing, err
+		}
+		if !known {
+			r.failAt(0, "the message type is none of pgoutput's")
+		}
 	}
 	r.end()
 	if r.failed {
@@ -88,7 +116,11 @@ func (d *decoder) decode(message []byte, at LSN) (progress, error) {
 		}
 		return nothing, e
 	}
-	if done == nothing && d.build.full() {
+	switch {
+	case done != nothing:
+	case d.replaying != nil:
+		done = due
+	case d.build.full():
 		done = endOfPiece
 	}
 	return done, nil
@@ -112,15 +144,21 @@ func (d *decoder) readBegin(r *reader) {
 	if d.open {
 		r.failAt(0, "a transaction begins inside transaction %d", d.xid)
 	}
+	d.outside(r)
 	commit := LSN(r.uint64("the commit position"))
 	committed := r.time("the commit time")
 	xid := r.uint32("the transaction id")
+	if d.streams[xid] != nil {
+		r.failAt(r.at-4, "transaction %d is streamed", xid)
+	}
 	d.open, d.partial, d.message = true, false, ""
 	d.commit, d.committed, d.xid = commit, committed, xid
 }
 
 func (d *decoder) readCommit(r *reader) {
-	d.inside(r)
+	if !d.open {
+		r.failAt(0, "it came outside of a transaction")
+	}
 	if flags := r.byte("the flags"); flags != 0 {
 		r.failAt(r.at-1, "flags 0x%02x where none are defined", flags)
 	}
@@ -147,6 +185,7 @@ const mostMessage = 256
 // readMessage reads what pg_logical_emit_message wrote. Messages of others are passed over, and so is one of ours that
 // is no part of a transaction or too long.
 func (d *decoder) readMessage(r *reader) {
+	d.readSub(r)
 	flags := r.byte("the flags")
 	if flags > 1 {
 		r.failAt(r.at-1, "flags 0x%02x where only 1 is defined", flags)
@@ -154,20 +193,28 @@ func (d *decoder) readMessage(r *reader) {
 	r.uint64("the position")
 	prefix := r.bytes("the prefix")
 	content := r.take(int(r.uint32("the length")), "the content")
-	if r.failed || flags != 1 || !d.open || len(d.prefix) == 0 || len(content) > mostMessage || !bytes.Equal(prefix, d.prefix) {
+	if r.failed || flags != 1 || !d.inTransaction() || len(d.prefix) == 0 || len(content) > mostMessage || !bytes.Equal(prefix, d.prefix) {
 		return
 	}
-	d.message = string(content)
+	switch {
+	case d.block == nil:
+		d.message = string(content)
+	case !d.block.lost:
+		before := d.block.bytes
+		d.block.addMessage(d.sub, content)
+		d.grow(d.block, before)
+	}
 }
 
 // inside fails when no transaction is open: without one a change has no commit to belong to.
 func (d *decoder) inside(r *reader) {
-	if !d.open {
+	if !d.inTransaction() {
 		r.failAt(0, "it came outside of a transaction")
 	}
 }
 
 func (d *decoder) readRelation(r *reader) uint32 {
+	d.readSub(r)
 	oid := r.uint32("the relation OID")
 	relation := &Relation{OID: oid}
 	relation.own.Schema = r.text("the schema")
@@ -202,14 +249,21 @@ func (d *decoder) readRelation(r *reader) uint32 {
 	}
 	// The server repeats itself after every invalidation of its own cache. The same shape stays the same Relation, so
 	// that what was worked out from it stays valid.
-	if known := d.relations[oid]; known == nil || !known.sameShape(relation) {
-		d.place(relation)
+	d.count++
+	known := d.relations[oid]
+	if known == nil || !known.sameShape(relation) {
+		known = d.place(relation)
+	}
+	if d.block != nil {
+		d.describe(d.block, known)
+	} else {
+		d.relations[oid], d.described[oid] = known, d.count
 	}
 	return oid
 }
 
-// place finds the name that the relation goes by, works out what is wanted of it, and keeps it.
-func (d *decoder) place(r *Relation) {
+// place finds the name that the relation goes by, and works out what is wanted of it.
+func (d *decoder) place(r *Relation) *Relation {
 	r.Table = r.own
 	if d.placed != nil {
 		if root, listed := (*d.placed)[r.OID]; listed {
@@ -217,14 +271,21 @@ func (d *decoder) place(r *Relation) {
 		}
 	}
 	r.want(d.columns(r.Table))
-	d.relations[r.OID] = r
+	return r
 }
 
-// replace makes the relations that are known follow other entries of roots. What was delivered stays as it was.
+// replace makes the relations that are known follow other entries of roots. What was delivered, or is held, stays as it was.
 func (d *decoder) replace(entries *map[uint32]Table) {
 	d.placed = entries
-	for _, known := range d.relations {
-		d.place(&Relation{OID: known.OID, own: known.own, Identity: known.Identity, Columns: known.Columns})
+	d.replaceIn(d.relations)
+	for _, h := range d.streams {
+		d.replaceIn(h.relations)
+	}
+}
+
+func (d *decoder) replaceIn(relations map[uint32]*Relation) {
+	for oid, known := range relations {
+		relations[oid] = d.place(&Relation{OID: known.OID, own: known.own, Identity: known.Identity, Columns: known.Columns})
 	}
 }
 
@@ -265,6 +326,9 @@ func (d *decoder) known(r *reader) (*Relation, uint32) {
 		return nil, oid
 	}
 	relation := d.relations[oid]
+	if d.block != nil {
+		relation = d.block.relations[oid] // the server describes it in every stream
+	}
 	if relation == nil {
 		r.failAt(r.at-4, "relation %d has not been described", oid)
 	}
@@ -272,6 +336,7 @@ func (d *decoder) known(r *reader) (*Relation, uint32) {
 }
 
 func (d *decoder) readInsert(r *reader) uint32 {
+	d.readSub(r)
 	relation, oid := d.known(r)
 	if part := r.byte("the kind of row"); part != 'N' {
 		r.failAt(r.at-1, "row kind 0x%02x where N is due", part)
@@ -282,6 +347,7 @@ func (d *decoder) readInsert(r *reader) uint32 {
 }
 
 func (d *decoder) readUpdate(r *reader) uint32 {
+	d.readSub(r)
 	relation, oid := d.known(r)
 	part := r.byte("the kind of row")
 	var before []Value
@@ -298,6 +364,7 @@ func (d *decoder) readUpdate(r *reader) uint32 {
 }
 
 func (d *decoder) readDelete(r *reader) uint32 {
+	d.readSub(r)
 	relation, oid := d.known(r)
 	part := r.byte("the kind of row")
 	if part != 'K' && part != 'O' {
@@ -310,6 +377,7 @@ func (d *decoder) readDelete(r *reader) uint32 {
 
 func (d *decoder) readTruncate(r *reader) uint32 {
 	d.inside(r)
+	d.readSub(r)
 	n := int(r.uint32("the number of relations"))
 	n = r.fits(n, 4, r.at-4, "the number of relations")
 	if flags := r.byte("the flags"); flags > 3 {
@@ -329,8 +397,14 @@ func (d *decoder) readTruncate(r *reader) uint32 {
 
 // add appends the change unless reading it failed or its table is not wanted.
 func (d *decoder) add(r *reader, c Change) {
-	if !r.failed && c.Relation.kept != nil {
+	switch {
+	case r.failed || c.Relation.kept == nil:
+	case d.block == nil:
 		d.build.add(c)
+	case !d.block.lost:
+		before := d.block.bytes
+		d.block.add(d.sub, c)
+		d.grow(d.block, before)
 	}
 }
 
@@ -347,7 +421,11 @@ func (d *decoder) readRow(r *reader, relation *Relation, identity bool) []Value 
 	}
 	var row []Value
 	if relation.kept != nil {
-		row = d.build.values(len(relation.Wanted))
+		if d.block != nil {
+			row = d.scratch(len(relation.Wanted))
+		} else {
+			row = d.build.values(len(relation.Wanted))
+		}
 	}
 	for i := range n {
 		var v Value
@@ -368,8 +446,8 @@ func (d *decoder) readRow(r *reader, relation *Relation, identity bool) []Value 
 		if row == nil || relation.kept[i] < 0 || identity && !relation.Columns[i].Identity {
 			continue
 		}
-		if v.State == Text {
-			v.Text = d.build.copy(v.Text)
+		if v.State == Text && d.block == nil {
+			v.Text = d.build.copy(v.Text) // inside of a block it is packed before the next message
 		}
 		row[relation.kept[i]] = v
 	}

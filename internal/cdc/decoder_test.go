@@ -35,6 +35,14 @@ func decodeAll(d *decoder, messages ...wire) (pieces []Transaction, err error) {
 		if done == nothing {
 			continue
 		}
+		for done == due || d.replaying != nil {
+			if done = d.more(); done == endOfTransaction {
+				break
+			}
+			if t, _, _, deliver := d.cut(nil); deliver {
+				pieces = append(pieces, t)
+			}
+		}
 		if t, _, _, deliver := d.cut(nil); deliver {
 			pieces = append(pieces, t)
 		}

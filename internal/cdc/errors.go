@@ -56,6 +56,19 @@ func (e *SetupError) Error() string {
 // Unwrap gives the server's answer.
 func (e *SetupError) Unwrap() error { return e.Cause }
 
+// TooLargeError ends a stream when a transaction has committed of which more came before than Options.StreamBytes let be
+// held. Nothing is lost: opened again without Options.Streaming, the stream brings it from the server, which has it still.
+type TooLargeError struct {
+	XID   uint32
+	End   LSN // of its commit record: once the stream's Position has reached it, it has come
+	Bound int // bytes
+}
+
+// Error names the transaction and the bound.
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("transaction %d, which ended at %s, changed more before it committed than the %d bytes that are held", e.XID, e.End, e.Bound)
+}
+
 // DecodeError is a message of the stream that is not what the protocol allows. The stream stops at it: skipping it
 // would lose a change.
 type DecodeError struct {

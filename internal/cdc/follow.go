@@ -21,6 +21,9 @@ const (
 	crowd, crowdTime = 64, 4 * time.Millisecond
 	gatherTime       = time.Millisecond
 	gatherBytes      = 256 << 10
+	// replayBytes bounds a batch of what was held and is handed over: it comes as fast as it is taken, so that more of it at once
+	// would only be more memory on its way to Valkey.
+	replayBytes = 2 << 20
 	// drainFor bounds the wait for the server to close its side after Close.
 	drainFor = time.Second
 )
@@ -89,6 +92,12 @@ func (s *Stream) run() error {
 		}
 		if f.paused {
 			s.pause(next.Sub(now))
+			continue
+		}
+		if f.decoder.replaying != nil {
+			f.heard = now // the server is not listened to meanwhile
+			s.handOver(f.decoder.more(), now)
+			s.countStreams()
 			continue
 		}
 		if silent := f.heard.Add(s.timeout * 3 / 2); silent.Before(next) {
@@ -250,9 +259,26 @@ func (s *Stream) handleMessage(message []byte, at LSN, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if done == nothing {
-		return nil
+	if f.decoder.streaming {
+		s.countStreams()
 	}
+	if done == endOfPiece || done == endOfTransaction {
+		s.handOver(done, now)
+	}
+	return nil
+}
+
+// countStreams keeps what Streamed says.
+func (s *Stream) countStreams() {
+	d := s.follower.decoder
+	s.streams.open.Store(int64(len(d.streams)))
+	s.streams.bytes.Store(int64(d.held))
+	s.streams.lost.Store(int64(d.losses))
+}
+
+// handOver puts the piece that has ended into the waiting batch.
+func (s *Stream) handOver(done progress, now time.Time) {
+	f := &s.follower
 	if done == endOfTransaction {
 		f.position = max(f.position, f.decoder.end)
 	}
@@ -265,16 +291,16 @@ func (s *Stream) handleMessage(message []byte, at LSN, now time.Time) error {
 		b.Transactions = append(b.Transactions, t)
 		b.bytes += bytes + transactionSize
 	}
-	if b.bytes >= s.bound {
+	if b.bytes >= s.bound || f.decoder.replaying != nil && b.bytes >= replayBytes {
 		s.full, f.paused = true, true
 	}
-	return nil
 }
 
 func (s *Stream) handleKeepalive(k pglogrepl.PrimaryKeepaliveMessage, now time.Time) error {
 	f := &s.follower
-	// Inside a transaction the server's position may lie behind its commit already.
-	if end := LSN(k.ServerWALEnd); !f.decoder.open && end > f.position {
+	// Inside a transaction the server's position may lie behind its commit already. Between the blocks of one that is streamed
+	// it does not: the server has come to no commit of it, and has sent whatever committed before.
+	if end := LSN(k.ServerWALEnd); !f.decoder.inTransaction() && end > f.position {
 		f.position = end
 		s.mu.Lock()
 		s.next(now)

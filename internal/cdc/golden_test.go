@@ -3,6 +3,7 @@ package cdc
 import (
 	"encoding/hex"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,7 +28,11 @@ func TestGolden(t *testing.T) {
 		name := strings.TrimSuffix(file, ".hex")
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			t.Parallel()
-			pieces, err := decodeAll(newDecoder(idAndTitle, &pool{}), recording(t, file)...)
+			d := newDecoder(idAndTitle, &pool{})
+			if strings.HasSuffix(name, "streamed") {
+				d.stream(1 << 20)
+			}
+			pieces, err := decodeAll(d, recording(t, file)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,5 +95,31 @@ func TestRecord(t *testing.T) {
 		'proto_version', '1', 'publication_names', 'walkey', 'messages', 'true')`, d.slot)
 	if err := os.WriteFile(filepath.Join("testdata", *record+".hex"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	d.recordStreamed(filepath.Join("testdata", *record+"-streamed.hex"))
+}
+
+// recordStreamed records transactions that are streamed: of few rows that are wide, but for the columns that are published.
+func (d *database) recordStreamed(file string) {
+	d.t.Helper()
+	d.run(createTable("w"), `ALTER TABLE w ADD filler text DEFAULT repeat('x', 7000), ALTER filler SET STORAGE PLAIN`, `CREATE TABLE v (LIKE w INCLUDING ALL)`, `CREATE PUBLICATION narrow FOR TABLE w (id, title), v (id, title)`,
+		`INSERT INTO w VALUES (1, 'one')`)
+	slot := d.slot + "_streamed"
+	d.query(`SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text`, slot)
+	rows := func(from, to int, title string) string {
+		return fmt.Sprintf(`INSERT INTO w SELECT i, '%s' FROM generate_series(%d, %d) i`, title, from, to)
+	}
+	other := d.begun(strings.Replace(rows(101, 112, "other"), "w", "v", 1))
+	d.run(
+		`BEGIN`, rows(2, 13, "two"), `SAVEPOINT s`, rows(14, 25, "undone"), `ROLLBACK TO s`, `ALTER TABLE w RENAME title TO name`, rows(26, 37, "renamed"), `UPDATE w SET id = -id WHERE id < 3`,
+		`ALTER TABLE w RENAME name TO title`, `DELETE FROM w WHERE id > 20`,
+	)
+	d.on(other, strings.Replace(rows(113, 124, "other"), "w", "v", 1), `ROLLBACK`)
+	d.run(`TRUNCATE w`, rows(1, 12, "last"), `COMMIT`, `INSERT INTO w VALUES (99, 'small')`)
+	d.run(`SET logical_decoding_work_mem = '64kB'`)
+	text := d.query(`SELECT string_agg(encode(data, 'hex'), E'\n') || E'\n' FROM pg_logical_slot_get_binary_changes($1, NULL, NULL,
+		'proto_version', '2', 'publication_names', 'narrow', 'streaming', 'on')`, slot)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		d.t.Fatal(err)
 	}
 }

@@ -163,6 +163,11 @@ func (f *follow) take() error {
 			if b.Received.IsZero() {
 				f.t.Error("a batch does not say when it was received")
 			}
+			for _, t := range b.Transactions {
+				if t.Complete && t.End <= f.position {
+					f.t.Errorf("transaction %d ended at %s and came when the position was %s", t.XID, t.End, f.position)
+				}
+			}
 			f.position = b.Position
 			f.transactions = append(f.transactions, b.Transactions...)
 			return nil

@@ -34,8 +34,18 @@ type Options struct {
 	// SenderTimeout is wal_sender_timeout of this connection: after so long the server gives a dead client up, and the
 	// slot becomes free. Default 10 s.
 	SenderTimeout time.Duration
-	// DecodingWorkMem is logical_decoding_work_mem of this connection, in Postgres' notation. Default 256MB.
+	// DecodingWorkMem is logical_decoding_work_mem of a connection without streaming, in Postgres' notation. Default 256MB.
 	DecodingWorkMem string
+	// Streaming asks the server to send what large transactions change before they commit, so that less is left to be sent
+	// at their commit. It is held here, and delivered when they have committed, as ever. Session.Streams says whether the
+	// stream does so: one that begins far behind does not, since what has committed already would only be held up.
+	Streaming bool
+	// StreamingWorkMem is logical_decoding_work_mem of a connection with streaming: when all open transactions have changed
+	// so much, the largest is streamed. Default 8MB.
+	StreamingWorkMem string
+	// StreamBytes bounds the memory of what is held of open transactions. When it is reached, the largest is given up, and the
+	// stream ends with a TooLargeError if it commits. Default 64 MiB.
+	StreamBytes int
 	// BatchBytes bounds the memory of the changes that wait to be taken; beyond it nothing is read from the server. It
 	// can be overrun by one piece of about 1 MiB, or by one larger row. Default 16 MiB.
 	BatchBytes int
@@ -84,6 +94,10 @@ func (o Options) complete() (Options, error) {
 	}
 	o.SenderTimeout = cmp.Or(o.SenderTimeout, 10*time.Second)
 	o.DecodingWorkMem = cmp.Or(o.DecodingWorkMem, "256MB")
+	o.StreamingWorkMem = cmp.Or(o.StreamingWorkMem, "8MB")
+	if o.StreamBytes <= 0 {
+		o.StreamBytes = 64 << 20
+	}
 	if o.BatchBytes <= 0 {
 		o.BatchBytes = 16 << 20
 	}

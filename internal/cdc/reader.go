@@ -83,6 +83,15 @@ func (r *reader) uint64(what string) uint64 {
 	return 0
 }
 
+// xid reads the id of a transaction.
+func (r *reader) xid() uint32 {
+	xid := r.uint32("the transaction id")
+	if xid == 0 {
+		r.failAt(max(0, r.at-4), "the transaction id is 0")
+	}
+	return xid
+}
+
 // fits takes a count that was read from the wire, as n things of at least least bytes each, and fails with the offset at
 // when so many cannot be there.
 func (r *reader) fits(n, least, at int, what string) int {

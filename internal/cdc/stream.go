@@ -25,6 +25,8 @@ type Session struct {
 	SlotCreated bool
 	// SlotReason says why, for people: there was none, the server gave its WAL up, and so on.
 	SlotReason string
+	// Streams: what large transactions change comes before they commit; see Options.Streaming.
+	Streams bool
 	// BlockSize and SegmentSize are those of the WAL, in bytes.
 	BlockSize, SegmentSize uint64
 }
@@ -49,6 +51,8 @@ type Stream struct {
 	confirmed atomic.Uint64 // LSN up to which all is processed
 	delivered atomic.Uint64 // Position of the last batch that was taken
 
+	streams struct{ open, bytes, lost atomic.Int64 } // see Streamed
+
 	mu      sync.Mutex
 	waiting *Batch // what the next Take gives; nil when there is nothing
 	full    bool   // the goroutine does not read until Take
@@ -69,6 +73,18 @@ const (
 
 // Session describes the connection.
 func (s *Stream) Session() Session { return s.session }
+
+// Streamed says how much is held of transactions that have not ended.
+type Streamed struct {
+	Transactions int // that are open, and streamed
+	Bytes        int // of memory
+	Lost         int // how many were given up since the stream began because Options.StreamBytes was reached
+}
+
+// Streamed says what is held at the moment.
+func (s *Stream) Streamed() Streamed {
+	return Streamed{int(s.streams.open.Load()), int(s.streams.bytes.Load()), int(s.streams.lost.Load())}
+}
 
 // Ready fires, with room for one signal, when Take has something new or the stream has ended.
 func (s *Stream) Ready() <-chan struct{} { return s.ready }

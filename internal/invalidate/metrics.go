@@ -21,6 +21,8 @@ type Metrics struct {
 	lastBeat  atomic.Int64  // unix nanoseconds
 	proved    atomic.Int64  // unix nanoseconds
 	uncovered atomic.Int64  // tables
+	open      atomic.Int64  // transactions
+	held      atomic.Int64  // bytes
 	refused   atomic.Bool   // the rules file holds what can't be used
 	resync    atomic.Int64  // unix nanoseconds
 
@@ -40,6 +42,7 @@ type Metrics struct {
 	repeats      prometheus.Counter
 	failovers    prometheus.Counter
 	replayed     prometheus.Counter
+	large        prometheus.Counter
 	gauges       []prometheus.Collector
 	servers      servers
 
@@ -82,6 +85,7 @@ func NewMetrics() *Metrics {
 		}),
 		failovers: counter("valkey_promotions_total", "Primaries of Valkey that went on where another one ended, and were known to lack nothing then."),
 		replayed:  counter("replayed_deletes_total", "Acknowledged deletes that were repeated because a new primary of Valkey may have lacked them."),
+		large:     counter("large_transactions_total", "Open transactions that were given up because more of them came than may be held; Postgres sends those that commit once more."),
 		repeats:   counter("delete_repeats_total", "Calls to Valkey that were repeated because they had not been answered: deletes, notes, progress."),
 	}
 	for _, result := range []string{"taken", "refused"} {
@@ -120,6 +124,8 @@ func NewMetrics() *Metrics {
 	gauge("uncovered_tables", "Tables of the rules of which not every change reaches the stream, so that their keys are deleted all the time. The log says what mends it.", func() float64 {
 		return float64(m.uncovered.Load())
 	})
+	gauge("open_transactions", "Transactions that Postgres streams and that have not ended.", func() float64 { return float64(m.open.Load()) })
+	gauge("open_transactions_bytes", "Memory that is held of them.", func() float64 { return float64(m.held.Load()) })
 	gauge("last_resync_timestamp_seconds", "When every key was last deleted because changes may have been missed, in seconds since 1970; 0 when this process has not done so.", func() float64 {
 		return float64(m.resync.Load()) / 1e9
 	})
@@ -144,7 +150,7 @@ func sinceOr(nanoseconds *atomic.Int64) func() float64 {
 func (m *Metrics) Role() string { return m.role.String() }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.reloads, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, m.failovers, m.replayed, &m.servers}, m.gauges...)
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.reloads, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, m.failovers, m.replayed, m.large, &m.servers}, m.gauges...)
 }
 
 // Describe implements [prometheus.Collector].
@@ -205,6 +211,13 @@ func (m *Metrics) mended(by cache.Mended) {
 	if by.Scanned > 0 {
 		m.resynced("a primary of Valkey serves what it has not served before")
 	}
+}
+
+// streams takes over what is held of open transactions, and how many more of them were given up than when it was last told.
+func (m *Metrics) streams(now cdc.Streamed, lost int) {
+	m.open.Store(int64(now.Transactions))
+	m.held.Store(int64(now.Bytes))
+	m.large.Add(float64(lost))
 }
 
 func (m *Metrics) sessionEnded() { m.sessions.Inc() }

@@ -25,8 +25,13 @@ type Options struct {
 	Eraser      *cache.Eraser
 	// MaxStaleness is what readers promise. It decides how often the heartbeat comes; zero is often enough for any.
 	MaxStaleness time.Duration
-	// DecodingWorkMem is what the walsender may use to decode, in Postgres' notation; empty leaves it to package cdc.
+	// DecodingWorkMem is what the walsender may use to decode while it does not stream open transactions, in Postgres' notation;
+	// empty leaves it to package cdc.
 	DecodingWorkMem string
+	// StreamingWorkMem is what open transactions may change before the largest of them is streamed, and StreamBytes what is held of
+	// streamed ones before the largest is given up; empty and zero leave them to package cdc.
+	StreamingWorkMem string
+	StreamBytes      int
 	// MessagePrefix asks for the messages that writers leave in the WAL under it: see Transaction.Message. Empty: none.
 	MessagePrefix string
 	Metrics       *Metrics // nil: not measured
@@ -36,6 +41,8 @@ type Options struct {
 
 	told map[Finding]bool // what the log has been told
 	last string           // the note that was written last
+	// plainUntil is a position up to which open transactions are not streamed; zero when they may be.
+	plainUntil cdc.LSN
 }
 
 // Switches turn mechanisms off, so that tests can show what each is for. They are
@@ -86,6 +93,16 @@ func Run(ctx context.Context, o Options) error {
 		if errors.Is(err, errOtherRules) {
 			continue
 		}
+		if errors.Is(err, errCaughtUp) {
+			o.plainUntil = 0
+			o.Logger.Info("caught up; large transactions are streamed while they are open from now on")
+			continue
+		}
+		if large := (*cdc.TooLargeError)(nil); errors.As(err, &large) {
+			o.plainUntil = large.End
+			o.Logger.Info("a transaction is too large to be held while it is open; Postgres sends it once more", zap.Error(err))
+			continue
+		}
 		if fatal := (*cdc.DecodeError)(nil); errors.As(err, &fatal) {
 			return err
 		}
@@ -102,6 +119,9 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 }
+
+// errCaughtUp ends a session that does not stream open transactions once there is no more reason not to.
+var errCaughtUp = errors.New("caught up")
 
 // failureLog logs why sessions end: each reason once, and again when it lasts.
 type failureLog struct {

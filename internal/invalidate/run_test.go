@@ -36,6 +36,7 @@ type bundle struct {
 	rules    string
 	row      func(table string) string // SQL of what is cached of row $1 of a table
 	log      *zap.Logger
+	streams  streams
 	user     string // of the invalidator; empty: as the tests
 }
 
@@ -97,6 +98,7 @@ func (b *bundle) run(switches Switches) (stop func()) {
 		done <- Run(ctx, Options{
 			DatabaseURL: b.invalidatorURL(), Slot: b.slot(), Publication: "walkey",
 			Rules: mustParse(b.t, b.rules), Eraser: eraser,
+			StreamingWorkMem: b.streams.workMem, StreamBytes: b.streams.bytes,
 			Metrics: metrics, Observer: observer, Logger: b.log, Switches: switches,
 		})
 	}()

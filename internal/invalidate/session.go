@@ -51,6 +51,9 @@ type session struct {
 	stream  *cdc.Stream
 	watch   *watch
 	note    note
+	// plainUntil is where the session ends so that the next one streams open transactions; zero when this one does.
+	plainUntil cdc.LSN
+	lost       int // how many open transactions were given up, as far as the metrics know
 
 	queue     queue
 	heart     heart
@@ -102,18 +105,26 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 		OnWait:      s.waiting,
 		NewSlot:     newSlot,
 		// The server gives a frozen holder up after this time, and another process takes the slot within ten seconds.
-		SenderTimeout:   senderTimeout,
-		DecodingWorkMem: o.DecodingWorkMem,
-		MessagePrefix:   o.MessagePrefix,
-		Logger:          o.Logger,
+		SenderTimeout:    senderTimeout,
+		DecodingWorkMem:  o.DecodingWorkMem,
+		Streaming:        o.plainUntil == 0,
+		StreamingWorkMem: o.StreamingWorkMem,
+		StreamBytes:      o.StreamBytes,
+		MessagePrefix:    o.MessagePrefix,
+		Logger:           o.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the stream: %w", err)
+	}
+	if found := s.stream.Session(); !found.Streams {
+		s.plainUntil = max(o.plainUntil, found.WALEnd)
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		err = errors.Join(err, s.stream.Close(closing))
+		s.tellStreams()
+		s.metrics.streams(cdc.Streamed{}, 0)
 	}()
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -330,7 +341,21 @@ func (s *session) step(ctx context.Context) error {
 		return err
 	}
 	s.tellProgress()
-	return s.pulse(ctx)
+	s.tellStreams()
+	if err := s.pulse(ctx); err != nil {
+		return err
+	}
+	if s.plainUntil != 0 && s.confirmed >= s.plainUntil {
+		return errCaughtUp
+	}
+	return nil
+}
+
+// tellStreams takes over into the metrics what is held of open transactions.
+func (s *session) tellStreams() {
+	now := s.stream.Streamed()
+	s.metrics.streams(now, now.Lost-s.lost)
+	s.lost = now.Lost
 }
 
 // tellProgress tells the observer how far everything is.
