@@ -32,7 +32,7 @@ type runCommand struct {
 	Serving serving         `embed:""`
 	Tracing tracing.Options `embed:""`
 
-	DecodingWorkMem string `env:"DECODING_WORK_MEM" default:"256MB" placeholder:"SIZE" help:"What Postgres may use to decode a large transaction for this connection before it spills to disk (logical_decoding_work_mem)."`
+	DecodingWorkMem string `env:"DECODING_WORK_MEM" default:"256MB" placeholder:"SIZE" help:"What Postgres may use to decode a large transaction before it spills to disk, while this connection catches up and open ones are not streamed (logical_decoding_work_mem)."`
 }
 
 // Check implements [program.Checker].
