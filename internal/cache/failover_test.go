@@ -51,6 +51,13 @@ func TestSentinelFailover(t *testing.T) {
 	if err := s.Promoted(t.Context(), killed); err != nil {
 		t.Fatal(err)
 	}
+	// Who was killed comes back with an old file, as a primary until a sentinel has told it otherwise. A keeper that has not heard of the
+	// promotion yet would find it there, and rightly empty it.
+	await10(t, "news of both promotions", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.promoted >= 2
+	})
 	if err := killed.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
