@@ -93,6 +93,7 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 		return err
 	}
 	options.AuditRate = c.AuditRate
+	options.Copies = c.DatabaseReplicaURL != ""
 	options.LocalBytes, options.Loads, options.LoadQueue = int(c.LocalBytes), c.Loads, c.LoadQueue
 	source := api.StoreOptions{URL: c.DatabaseURL, ReplicaURL: c.DatabaseReplicaURL, Loads: c.Loads, Logger: log}
 	if err := applySwitches(&options, &source, p.Environ); err != nil {

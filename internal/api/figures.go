@@ -57,7 +57,7 @@ func CacheFigures(stats func() cache.Stats) prometheus.Collector {
 	counter("walkey_audit_lag_total", "Of the consistent ones, those that were overwritten a moment before.", nil, func(s cache.Stats) uint64 { return s.AuditsLag })
 	counter(stale, "Hits that were wrong: served although the delete was through, or (past-bound) longer than MAX_STALENESS after they were overwritten.", prometheus.Labels{"age": "within-bound"}, func(s cache.Stats) uint64 { return s.AuditsStale })
 	counter(stale, "Hits that were wrong: served although the delete was through, or (past-bound) longer than MAX_STALENESS after they were overwritten.", prometheus.Labels{"age": "past-bound"}, func(s cache.Stats) uint64 { return s.AuditsStaleLong })
-	counter("walkey_audit_unfinished_total", "Hits that could not be loaded again.", nil, func(s cache.Stats) uint64 { return s.AuditsUnfinished })
+	counter("walkey_audit_unfinished_total", "Hits that could not be loaded again, or not be judged because a commit hung that a standby may have shown.", nil, func(s cache.Stats) uint64 { return s.AuditsUnfinished })
 	counter("walkey_cache_overtaken_total", "Stored values that may have been older than an answer before, and were loaded anew.", nil, func(s cache.Stats) uint64 { return s.Overtaken })
 	counter("walkey_cache_overloads_total", "Loads that were refused because too many waited, or whose turn did not come.", nil, func(s cache.Stats) uint64 { return s.Overloads })
 	add(prometheus.GaugeValue, "walkey_cache_loads_queued", "Loads that wait, for their turn mostly.", nil, func(s cache.Stats) float64 { return float64(s.LoadsQueued) })

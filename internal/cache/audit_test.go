@@ -14,14 +14,14 @@ import (
 const auditPosition = 100 // the end of the WAL in these tests
 
 // auditing is a cache all of whose hits are audited, and what it logs as errors.
-func (b *bundle) auditing() (*Cache, *observer.ObservedLogs) {
+func (b *bundle) auditing(change ...func(*Options)) (*Cache, *observer.ObservedLogs) {
 	b.t.Helper()
 	core, logs := observer.New(zap.ErrorLevel)
-	c := b.trusted(within(time.Second), func(o *Options) {
+	c := b.trusted(append(change, within(time.Second), func(o *Options) {
 		o.AuditRate = 1
 		o.Position = func(context.Context) (uint64, error) { return auditPosition, nil }
 		o.Logger = zap.New(core)
-	})
+	})...)
 	return c, logs
 }
 
@@ -143,6 +143,33 @@ func TestAnAuditKnowsWhatIsAhead(t *testing.T) {
 	if stats := c.Stats(); stats.AuditsStale+stats.AuditsStaleLong > 0 || logs.Len() > 0 {
 		t.Errorf("%d and %d are stale, the log has %v", stats.AuditsStale, stats.AuditsStaleLong, logs.All())
 	}
+}
+
+// Neither the source nor, any more, its copy shows what was read from the copy, for a commit hangs and the copy is gone: then the eraser's
+// progress stands, and there is nothing to be said. Without copies that is an alarm, see TestAnAuditFindsAWrongValue.
+func TestAnAuditKnowsWhatItCannotJudge(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c, logs := b.auditing(func(o *Options) { o.Copies = true })
+	b.progress(auditPosition - 1)
+	at, s := c.At("k"), newSource("hangs")
+	fetch(t.Context(), c, at, s.load)
+	await10(t, "local copy", func() bool { return fetch(t.Context(), c, at, neverLoad).outcome == HitLocal })
+	await10(t, "idle auditor", func() bool { return len(c.auditor.asked) == 0 })
+	s.set("visible")
+	await10(t, "end of the audit", func() bool {
+		fetch(t.Context(), c, at, s.load)
+		stats := c.Stats()
+		return stats.AuditsUnfinished+stats.AuditsStale+stats.AuditsStaleLong > 0
+	})
+	if stats := c.Stats(); stats.AuditsStale+stats.AuditsStaleLong > 0 || logs.Len() > 0 {
+		t.Errorf("%d and %d are stale, the log has %v", stats.AuditsStale, stats.AuditsStaleLong, logs.All())
+	}
+	b.progress(auditPosition) // a difference that outlives the progress is one
+	await10(t, "alarm", func() bool {
+		fetch(t.Context(), c, at, s.load)
+		return c.Stats().AuditsStale+c.Stats().AuditsStaleLong > 0
+	})
 }
 
 // Audits are one in so many hits, and cost the others nothing.

@@ -35,6 +35,8 @@ type Options struct {
 	AuditRate    int           // one in so many hits is loaded again and compared; none when zero
 	// Position is the end of the source's WAL: every change that a load before the call can have seen is before it. An audit needs it.
 	Position func(context.Context) (uint64, error)
+	// Copies says that loaders may read from copies of the source, which may show a change before the source itself does.
+	Copies bool
 	// OnLoad is told how long each call of a loader took, by whoever waited for it. It must not block. nil: nobody is.
 	OnLoad   func(took time.Duration)
 	Switches Switches

@@ -59,7 +59,7 @@ type Stats struct {
 	AuditsLag        uint64 // of these, those that were not served any more
 	AuditsStale      uint64 // that were served although their delete should have come, and not for longer than MaxStaleness
 	AuditsStaleLong  uint64 // that were served for longer than MaxStaleness after they were overwritten
-	AuditsUnfinished uint64 // that could not be loaded
+	AuditsUnfinished uint64 // that could not be loaded, or not judged: see Options.Copies
 	Overtaken        uint64 // stored values that may have been older than an answer before, and were loaded anew
 	Overloads        uint64 // loads that were refused because too many waited, or whose turn did not come
 	Waits            uint64 // waits for another process' load
