@@ -4,7 +4,9 @@
 // order, at least once; a transaction that rolled back (and what a savepoint of a committed one rolled back) is never
 // delivered; what was confirmed is not sent again, save after a restart of the primary, which may forget the newest
 // confirmations. Only whole commits are confirmed, never anything that this connection has not handed out. What
-// cannot be decoded ends the stream with a [DecodeError]; nothing is skipped.
+// cannot be decoded ends the stream with a [DecodeError]; nothing is skipped. With Options.Streaming large transactions are
+// received while they are open, and held in bounded memory until they commit; one that is too large for that ends the stream
+// with a [TooLargeError], and comes by a stream without it.
 //
 // Not guaranteed: that a delivered transaction is visible to readers already (Postgres sends a commit before it makes
 // it visible), exactly-once delivery, and any news of what logical replication is silent about (most DDL, ATTACH and
