@@ -1,23 +1,25 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/redis/rueidis"
 )
 
 const (
-	eraseBatch = 1000 // commands in one pipeline
-	scanCount  = 1000 // keys that Valkey looks at for one reply
+	eraseBatch   = 10_000 // keys in one pipeline
+	eraseCommand = 100    // keys in one command: what Valkey does meanwhile is little, and is done in less than 0.1 ms
+	scanCount    = 1000   // keys that Valkey looks at for one reply
 )
 
-// unlink deletes keys, each by a command of its own, in pipelines of bounded length to where they are served, and counts those
-// that existed. Keys whose slot moves are gone after. An error says that not every delete was confirmed. Unless it is nil,
-// each gets a true for every key that existed.
-func (e *Eraser) unlink(ctx context.Context, fullKeys []string, each []bool) (existed int, err error) {
-	d := &doomed{keys: fullKeys, each: each, left: make([]int, len(fullKeys))}
+// unlink deletes keys in pipelines of bounded length to where they are served, and counts those that existed. Keys whose slot
+// moves are gone after. An error says that not every delete was confirmed. Unless they are nil, groups are counted, too.
+func (e *Eraser) unlink(ctx context.Context, fullKeys []string, groups []Group) (existed int, err error) {
+	d := &doomed{keys: fullKeys, groups: groups, left: make([]int, len(fullKeys))}
 	for i := range d.left {
 		d.left[i] = i
 	}
@@ -45,19 +47,41 @@ func (e *Eraser) unlink(ctx context.Context, fullKeys []string, each []bool) (ex
 
 // doomed are keys on their way out.
 type doomed struct {
-	keys []string
-	each []bool
+	keys   []string
+	groups []Group // in the order of keys; empty: nobody asks
 
 	mu      sync.Mutex
-	existed int   // guarded by mu
+	existed int   // guarded by mu; so is what groups count
 	left    []int // guarded by mu: indexes of those that nobody has deleted yet
 }
 
-func (d *doomed) count(i int, existed int64) {
-	d.existed += int(existed)
-	if d.each != nil && existed > 0 {
-		d.each[i] = true
+// group is the index of the group that the i-th key belongs to.
+func (d *doomed) group(i int) int {
+	at, _ := slices.BinarySearchFunc(d.groups, i+1, func(p Group, end int) int { return cmp.Compare(p.End, end) })
+	return at
+}
+
+// count counts n keys that existed, of the group of the i-th.
+func (d *doomed) count(i int, n int64) {
+	d.existed += int(n)
+	if len(d.groups) > 0 && n > 0 {
+		d.groups[d.group(i)].Existed += int(n)
 	}
+}
+
+// command says how many of the keys at indexes, from the first on, one command may delete: those of one group.
+func (d *doomed) command(indexes []int) int {
+	n := min(len(indexes), eraseCommand)
+	if len(d.groups) == 0 {
+		return n
+	}
+	end := d.groups[d.group(indexes[0])].End
+	for i := 1; i < n; i++ {
+		if indexes[i] >= end {
+			return i
+		}
+	}
+	return n
 }
 
 // unlinkApart deletes from every primary what it serves. What a primary says it does not serve is left.
@@ -94,25 +118,34 @@ func (e *Eraser) unlinkApart(ctx context.Context, d *doomed) error {
 	return joined(errs)
 }
 
-// unlinkAt deletes keys from one primary. It stops at the first pipeline with a delete that was neither confirmed nor refused
-// because the key is served elsewhere.
+// unlinkAt deletes keys from one primary, several by one command where they need not be served by the same slot. It stops at the
+// first pipeline with a delete that was neither confirmed nor refused because the key is served elsewhere.
 func (e *Eraser) unlinkAt(ctx context.Context, n *node, d *doomed, indexes []int) error {
 	keeps := e.topology.kind != oneServer
-	commands := make(rueidis.Commands, 0, min(len(indexes), eraseBatch)+1)
+	var commands rueidis.Commands
+	var counts []int // how many keys each command deletes
 	for len(indexes) > 0 {
 		batch := indexes[:min(len(indexes), eraseBatch)]
 		indexes = indexes[len(batch):]
-		commands = commands[:0]
-		for _, i := range batch {
-			commands = append(commands, n.writer.B().Unlink().Key(d.keys[i]).Build())
+		commands, counts = commands[:0], counts[:0]
+		for left := batch; len(left) > 0; left = left[counts[len(counts)-1]:] {
+			count := 1
+			if e.topology.kind != inCluster {
+				count = d.command(left)
+			}
+			command := n.writer.B().Unlink().Key(d.keys[left[0]])
+			for _, i := range left[1:count] {
+				command = command.Key(d.keys[i])
+			}
+			commands, counts = append(commands, command.Build()), append(counts, count)
 		}
 		if keeps {
 			commands = append(commands, n.writer.B().Role().Build()) // where in its history the deletes lie
 		}
 		replies := n.writer.DoMulti(ctx, commands...)
-		gone, failed, first := d.answered(batch, replies, keeps)
+		gone, failed, first := d.answered(batch, counts, replies, keeps)
 		if keeps {
-			e.keep(n, gone, replies[len(batch)])
+			e.keep(n, gone, replies[len(counts)])
 		}
 		if first != nil {
 			return fmt.Errorf("delete %d keys, %d without an answer: %w", len(batch), failed, first)
@@ -121,22 +154,26 @@ func (e *Eraser) unlinkAt(ctx context.Context, n *node, d *doomed, indexes []int
 	return nil
 }
 
-// answered takes the answers to the deletes of a batch.
-func (d *doomed) answered(batch []int, replies []rueidis.RedisResult, keeps bool) (gone deleted, failed int, first error) {
+// answered takes the answers to the deletes of a batch, of which each command has deleted as many keys as counts says.
+func (d *doomed) answered(batch, counts []int, replies []rueidis.RedisResult, keeps bool) (gone deleted, failed int, first error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for at, i := range batch {
+	for at, count := range counts {
+		indexes := batch[:count]
+		batch = batch[count:]
 		n, err := replies[at].AsInt64()
 		switch {
 		case err == nil:
-			d.count(i, n)
+			d.count(indexes[0], n)
 			if keeps {
-				gone.keys = append(gone.keys, d.keys[i])
+				for _, i := range indexes {
+					gone.keys = append(gone.keys, d.keys[i])
+				}
 			}
 		case keeps && elsewhere(err):
-			d.left = append(d.left, i)
+			d.left = append(d.left, indexes...)
 		default:
-			if failed++; first == nil {
+			if failed += count; first == nil {
 				first = err
 			}
 		}

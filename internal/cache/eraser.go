@@ -67,16 +67,16 @@ func (e *Eraser) Delete(ctx context.Context, fullKeys []string) (existed int, er
 	return e.unlink(ctx, fullKeys, nil)
 }
 
-// DeleteEach is Delete, and sets existed[i] where the i-th key existed; it sets none to false. A key whose delete was
-// answered stays noted when the call is repeated.
-func (e *Eraser) DeleteEach(ctx context.Context, fullKeys []string, existed []bool) (n int, err error) {
-	_, err = e.unlink(ctx, fullKeys, existed)
-	for _, one := range existed {
-		if one {
-			n++
-		}
-	}
-	return n, err
+// A Group is some of the keys of a delete, one behind another.
+type Group struct {
+	End     int // the index behind its last key; it begins at the End of the group before
+	Existed int // how many of its keys there were
+}
+
+// DeleteGroups is Delete, and adds to the Existed of each group how many of its keys there were. The last group ends with the keys. A key
+// whose delete was answered stays counted when the call is repeated.
+func (e *Eraser) DeleteGroups(ctx context.Context, fullKeys []string, groups []Group) (existed int, err error) {
+	return e.unlink(ctx, fullKeys, groups)
 }
 
 // DeleteMatching deletes every key that matches one of the patterns, full keys in Valkey's glob syntax, and says how many

@@ -63,27 +63,41 @@ func TestEraserOperationsEndWithTheirContext(t *testing.T) {
 	p.Heal()
 }
 
-func TestDeleteEachSaysWhichExisted(t *testing.T) {
+func TestDeleteGroupsCountsWhatExisted(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	keys, want := make([]string, 2*eraseBatch+1), make([]bool, 2*eraseBatch+1)
+	keys := make([]string, 2*eraseBatch+1)
 	for i := range keys {
 		keys[i] = FullKey("p", ident(i))
-		if want[i] = i%3 == 0; want[i] {
+		if i%3 == 0 {
 			b.must("SET", keys[i], "x")
 		}
 	}
-	existed := make([]bool, len(keys))
-	n, err := b.eraser.DeleteEach(t.Context(), keys, existed)
+	// Parts that are smaller than a command, as large, and larger than a pipeline; and empty ones.
+	ends := []int{1, 2, 2, 3, 50, 150, 151, eraseBatch + 1000, eraseBatch + 1000, 2 * eraseBatch, len(keys), len(keys)}
+	groups, want := make([]Group, len(ends)), make([]Group, len(ends))
+	for i, end := range ends {
+		groups[i].End = end
+		want[i].End = end
+		if i > 0 {
+			want[i].Existed = (end+2)/3 - (ends[i-1]+2)/3
+		} else {
+			want[i].Existed = (end + 2) / 3
+		}
+	}
+	n, err := b.eraser.DeleteGroups(t.Context(), keys, groups)
 	if err != nil || n != (len(keys)+2)/3 {
 		t.Errorf("%d, %v", n, err)
 	}
-	if diff := cmp.Diff(want, existed); diff != "" {
-		t.Errorf("existed (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, groups); diff != "" {
+		t.Errorf("groups (-want +got):\n%s", diff)
 	}
 	// Repeated, as after an error, it forgets nothing.
-	if n, err = b.eraser.DeleteEach(t.Context(), keys, existed); err != nil || n != (len(keys)+2)/3 {
+	if n, err = b.eraser.DeleteGroups(t.Context(), keys, groups); err != nil || n != 0 {
 		t.Errorf("again: %d, %v", n, err)
+	}
+	if diff := cmp.Diff(want, groups); diff != "" {
+		t.Errorf("groups, again (-want +got):\n%s", diff)
 	}
 }
 

@@ -22,7 +22,6 @@ const (
 type account struct {
 	Transaction
 	followed int // keys among Keys that are there because they are followed
-	from, to int // its keys in the present round
 }
 
 // accounts gives out accounts; nil when nobody observes. The session's goroutine owns it.

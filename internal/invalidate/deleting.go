@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"walkey/internal/cache"
 )
 
 // deleteEverything deletes all that the rules can name. progress is told how many keys that are so far.
@@ -44,16 +46,14 @@ func (s *session) delete(ctx context.Context) error {
 			continue
 		}
 		e.account.erased(&e.erasure, s.opts.Observer)
-		from := len(s.roundList)
 		for _, key := range e.erasure.keys {
 			if _, twice := s.round[key]; !twice {
 				s.round[key] = struct{}{}
 				s.roundList = append(s.roundList, key)
 			}
 		}
-		if e.account != nil {
-			e.account.from, e.account.to = from, len(s.roundList)
-		}
+		s.groups = append(s.groups, cache.Group{End: len(s.roundList)})
+		s.groupOf = append(s.groupOf, e.account)
 		if len(s.roundList) >= roundKeys {
 			if err := s.deleteRound(ctx); err != nil {
 				return err
@@ -81,44 +81,34 @@ func (s *session) delete(ctx context.Context) error {
 	return nil
 }
 
-// deleteRound deletes the keys that were collected.
+// deleteRound deletes the keys that were collected, and counts for each transaction which of its keys were there.
 func (s *session) deleteRound(ctx context.Context) error {
-	if len(s.roundList) == 0 {
-		return nil
-	}
-	s.existed = append(s.existed[:0], make([]bool, len(s.roundList))...)
-	existed, err := s.persist(ctx, func(ctx context.Context) (int, error) {
-		began := time.Now()
-		existed, err := s.eraser.DeleteEach(ctx, s.roundList, s.existed)
-		if err == nil {
-			s.metrics.answered(time.Since(began))
+	if len(s.roundList) > 0 {
+		_, err := s.persist(ctx, func(ctx context.Context) (int, error) {
+			began := time.Now()
+			n, err := s.eraser.DeleteGroups(ctx, s.roundList, s.groups)
+			if err == nil {
+				s.metrics.answered(time.Since(began))
+			}
+			return n, err
+		})
+		if err != nil {
+			return fmt.Errorf("delete %d keys: %w", len(s.roundList), err)
 		}
-		return existed, err
-	})
-	if err != nil {
-		return fmt.Errorf("delete %d keys: %w", len(s.roundList), err)
+	}
+	existed := 0
+	for i, group := range s.groups {
+		existed += group.Existed
+		if account := s.groupOf[i]; account != nil {
+			account.Existed += group.Existed
+		}
 	}
 	s.metrics.keys(len(s.roundList), existed)
-	s.attribute()
 	clear(s.round)
 	clear(s.roundList)
-	s.roundList = s.roundList[:0]
+	clear(s.groupOf)
+	s.roundList, s.groups, s.groupOf = s.roundList[:0], s.groups[:0], s.groupOf[:0]
 	return nil
-}
-
-// attribute counts for each transaction of the round which of its keys were there.
-func (s *session) attribute() {
-	for _, e := range s.queue.entries {
-		if e.account == nil {
-			continue
-		}
-		for _, existed := range s.existed[e.account.from:e.account.to] {
-			if existed {
-				e.account.Existed++
-			}
-		}
-		e.account.from, e.account.to = 0, 0
-	}
 }
 
 // deletePatterns deletes what a TRUNCATE or an unknown old value asks for.

@@ -72,7 +72,8 @@ type session struct {
 	tell      *time.Timer // fires when a progress that was put off is to be published
 	round     map[string]struct{}
 	roundList []string
-	existed   []bool // of roundList
+	groups    []cache.Group // of roundList: one for each transaction
+	groupOf   []*account    // whose group each is
 	progress  Progress
 }
 
