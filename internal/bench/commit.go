@@ -42,9 +42,9 @@ func (w *world) commits(ctx context.Context, name string, every time.Duration) (
 	if err := w.sql(ctx, "insert into materials (id, title) values (1, 'first'), (2, 'other')"); err != nil {
 		return nil, err
 	}
-	samples := 1000
+	samples, duration := 1000, time.Second
 	if w.b.short {
-		samples = 100
+		samples, duration = 100, 100*time.Millisecond
 	}
 	deleter := func(args ...string) func(context.Context) (*child.Process, error) {
 		return func(ctx context.Context) (*child.Process, error) {
@@ -83,6 +83,11 @@ func (w *world) commits(ctx context.Context, name string, every time.Duration) (
 		{"floor", round(deleter())},
 		{"floor with a gate", round(deleter("-gate"))},
 		{"Walkey", round(invalidator(w.b.programs))},
+		{"Django", func(ctx context.Context) (figures []float64, err error) {
+			rest := w.commitBeside(ctx, every)
+			defer func() { err = errors.Join(err, rest()) }()
+			return w.measuredByDjango("commit", duration)(ctx)
+		}},
 	}
 	if w.b.before != "" {
 		variants = append(variants, variant{"Walkey before", round(invalidator(w.b.before))})
@@ -92,17 +97,17 @@ func (w *world) commits(ctx context.Context, name string, every time.Duration) (
 		return nil, err
 	}
 	if w.b.before != "" {
-		fmt.Fprintf(w.b.out, "%s: after/before p50 %.2f, p99 %.2f\n", name, ratios(got[2][0], got[3][0]), ratios(got[2][1], got[3][1]))
+		fmt.Fprintf(w.b.out, "%s: after/before p50 %.2f, p99 %.2f\n", name, ratios(got[2][0], got[4][0]), ratios(got[2][1], got[4][1]))
 		for i := range got {
 			fmt.Fprintf(w.b.out, "%20s %.0f\n", variants[i].name, got[i])
 		}
 	}
-	floor, gated, ours := got[0], got[1], got[2]
+	floor, gated, ours, django := got[0], got[1], got[2], got[3]
 	p50, p99 := "commit → key gone, "+name+", p50", "commit → key gone, "+name+", p99"
 	return []row{
-		against(p50, "µs", ours[0], floor[0], ratioAtMost(1.3)),
+		against(p50+" (instead: the writer's Django, from its COMMIT on)", "µs", ours[0], floor[0], ratioAtMost(1.3)).beside(django[0], 1),
 		against(p50+", floor with a gate", "µs", ours[0], gated[0], goal{}),
-		against(p99, "µs", ours[1], floor[1], ratioAtMost(1.5)),
+		against(p99+" (instead: the writer's Django)", "µs", ours[1], floor[1], ratioAtMost(1.5)).beside(django[1], 1),
 		against(p99+", floor with a gate", "µs", ours[1], gated[1], goal{}),
 	}, nil
 }
@@ -146,12 +151,8 @@ func (w *world) commitRound(ctx context.Context, samples int, every time.Duratio
 	if err := valkey.track(); err != nil {
 		return nil, err
 	}
-	if every > 0 {
-		ctx, cancel := context.WithCancel(ctx)
-		done := make(chan error, 1)
-		go func() { done <- w.commitEvery(ctx, every) }()
-		defer func() { cancel(); err = errors.Join(err, <-done) }()
-	}
+	rest := w.commitBeside(ctx, every)
+	defer func() { err = errors.Join(err, rest()) }()
 	var took []float64
 	for n := range samples + 20 {
 		if _, err := valkey.ask("SET", detailKey, "x"); err != nil {
@@ -177,6 +178,17 @@ func (w *world) commitRound(ctx context.Context, samples int, every time.Duratio
 	}
 	slices.Sort(took)
 	return []float64{quantile(took, 0.5), quantile(took, 0.99)}, nil
+}
+
+// commitBeside overwrites row 2 at a pace, or not at all when that is 0, until rest is called.
+func (w *world) commitBeside(ctx context.Context, every time.Duration) (rest func() error) {
+	if every == 0 {
+		return func() error { return nil }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- w.commitEvery(ctx, every) }()
+	return func() error { cancel(); return <-done }
 }
 
 // commitEvery overwrites row 2 at a pace until ctx ends.

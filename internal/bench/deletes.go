@@ -156,11 +156,16 @@ func measureDeletes(ctx context.Context, b *bench) (rows []row, err error) {
 			return err
 		}
 		w.onClose(func() error { eraser.Close(); return nil })
-		keys := make([]string, n)
-		for i := range keys {
-			keys[i] = fmt.Sprintf("%s%08d", detailKeys, i)
+		keysOf := func(prefix string) []string {
+			keys := make([]string, n)
+			for i := range keys {
+				keys[i] = fmt.Sprintf("%s%08d", prefix, i)
+			}
+			return keys
 		}
-		round := func(deleteAll func(context.Context) error) func(context.Context) ([]float64, error) {
+		keys := keysOf(detailKeys)
+		// deleteAll says when it has begun.
+		round := func(keys []string, deleteAll func(context.Context) (time.Time, error)) func(context.Context) ([]float64, error) {
 			return func(ctx context.Context) ([]float64, error) {
 				if err := w.setAll(ctx, keys); err != nil {
 					return nil, err
@@ -171,8 +176,7 @@ func measureDeletes(ctx context.Context, b *bench) (rows []row, err error) {
 						return nil, err
 					}
 				}
-				began := time.Now()
-				err := deleteAll(ctx)
+				began, err := deleteAll(ctx)
 				for range trackers {
 					err = errors.Join(err, <-told)
 				}
@@ -180,18 +184,29 @@ func measureDeletes(ctx context.Context, b *bench) (rows []row, err error) {
 			}
 		}
 		got, err := alternate(ctx, b.rounds,
-			variant{"valkey-cli --pipe", round(func(ctx context.Context) error { return w.pipe(ctx, keys, "UNLINK") })},
-			variant{"Walkey", round(func(ctx context.Context) error {
+			variant{"valkey-cli --pipe", round(keys, func(ctx context.Context) (time.Time, error) {
+				return time.Now(), w.pipe(ctx, keys, "UNLINK")
+			})},
+			variant{"Walkey", round(keys, func(ctx context.Context) (time.Time, error) {
+				began := time.Now()
 				existed, err := eraser.Delete(ctx, keys)
 				if err == nil && existed != n {
 					err = fmt.Errorf("%d keys existed", existed)
 				}
-				return err
+				return began, err
+			})},
+			variant{"django-redis", round(keysOf("rival:1:material:"), func(ctx context.Context) (time.Time, error) {
+				began, err := w.askDjango(ctx, "delete", strconv.Itoa(n))
+				if err != nil {
+					return time.Time{}, err
+				}
+				return time.UnixMicro(int64(began[0] * 1e6)), nil
 			})})
 		if err != nil {
 			return err
 		}
-		rows = []row{against(fmt.Sprintf("%s deletes that 4 tracking clients hold (floor: valkey-cli --pipe)", thousands(float64(n))), "ms", got[1][0], got[0][0], ratioAtMost(1.3))}
+		what := fmt.Sprintf("%s deletes that 4 tracking clients hold (floor: valkey-cli --pipe; instead: django-redis' delete_many)", thousands(float64(n)))
+		rows = []row{against(what, "ms", got[1][0], got[0][0], ratioAtMost(1.3)).beside(got[2][0], 1)}
 		return nil
 	})
 	return rows, err

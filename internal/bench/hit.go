@@ -105,12 +105,14 @@ func measureHits(ctx context.Context, b *bench) (rows []row, err error) {
 					_, _, err := p.cache.Fetch(ctx, at, cache.Lists, load)
 					return err
 				})
-			}})
+			}},
+			variant{"django-redis", w.measuredByDjango("hit", duration)})
 		if err != nil {
 			return err
 		}
 		allocations := row{what: "allocations of it", unit: "", ours: median(got[1][1]), goal: figureAtMost(0, "")}
-		rows = []row{against("local hit in package cache (floor: DoCache alone)", "ns", got[1][0], got[0][0], ratioAtMost(1.5)), allocations}
+		hit := against("local hit in package cache (floor: DoCache alone; instead: django-redis)", "ns", got[1][0], got[0][0], ratioAtMost(1.5))
+		rows = []row{hit.beside(got[2][0], 1000), allocations}
 		return nil
 	})
 	return rows, err
@@ -206,12 +208,13 @@ func measureCold(ctx context.Context, b *bench) (rows []row, err error) {
 					err = errors.New(outcome.String())
 				}
 				return err
-			})})
+			})},
+			variant{"Django", w.measuredByDjango("cold", duration)})
 		if err != nil {
 			return err
 		}
 		rows = []row{
-			against("cold read: look, lease, load, fill (floor: GET and the same SQL)", "µs", got[3][0], got[0][0], ratioAtMost(1.5)),
+			against("cold read: look, lease, load, fill (floor: GET and the same SQL; instead: Django, django-redis)", "µs", got[3][0], got[0][0], ratioAtMost(1.5)).beside(got[4][0], 1),
 			against("the same (floor: GET, SET NX, the same SQL, compare and set)", "µs", got[3][0], got[1][0], goal{}),
 			against("the same (floor: GET with SET NX, the same SQL, compare and set)", "µs", got[3][0], got[2][0], goal{}),
 		}

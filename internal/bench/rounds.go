@@ -64,6 +64,12 @@ func against(what, unit string, ours, floor []float64, g goal) row {
 	return row{what: what, unit: unit, floor: median(floor), ours: median(ours), ratio: ratios(ours, floor), goal: g}
 }
 
+// beside adds what one would use instead; factor brings its figures to the row's unit.
+func (r row) beside(rival []float64, factor float64) row {
+	r.rival = median(rival) * factor
+	return r
+}
+
 // quantile of sorted values.
 func quantile(sorted []float64, q float64) float64 {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
