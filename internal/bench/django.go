@@ -23,27 +23,29 @@ var rival []byte
 // python is the distribution's, for which the packages are.
 const python = "/usr/bin/python3"
 
-// rivalEnv writes the rival's program, and gives what it is told.
-func (w *world) rivalEnv() ([]string, error) {
+// writeRival writes the rival's program, and gives the environment that it runs in.
+func (w *world) writeRival() (env []string, err error) {
+	if err := os.WriteFile(filepath.Join(w.dir, "rival.py"), rival, 0o600); err != nil {
+		return nil, err
+	}
 	return []string{
-			"PATH=" + os.Getenv("PATH"), "PYTHONDONTWRITEBYTECODE=1",
-			"PGPORT=" + strconv.Itoa(w.postgres.Port()), fmt.Sprintf("CACHE_URL=redis://%s/0", w.valkey.Addr()),
-		},
-		os.WriteFile(filepath.Join(w.dir, "rival.py"), rival, 0o600)
+		"PATH=" + os.Getenv("PATH"), "PYTHONDONTWRITEBYTECODE=1",
+		"PGPORT=" + strconv.Itoa(w.postgres.Port()), fmt.Sprintf("CACHE_URL=redis://%s/0", w.valkey.Addr()),
+	}, nil
 }
 
 // askDjango lets the rival measure something in its own process, and gives the figures.
 func (w *world) askDjango(ctx context.Context, args ...string) (figures []float64, err error) {
 	command := exec.CommandContext(ctx, python, append([]string{"rival.py"}, args...)...)
 	command.Dir = w.dir
-	if command.Env, err = w.rivalEnv(); err != nil {
+	if command.Env, err = w.writeRival(); err != nil {
 		return nil, err
 	}
-	var errors strings.Builder
-	command.Stderr = &errors
+	var said strings.Builder
+	command.Stderr = &said
 	out, err := command.Output()
 	if err != nil {
-		return nil, fmt.Errorf("rival.py %s (`sh deploy/local/setup.sh bench` installs what it needs): %w\n%s", args, err, errors.String())
+		return nil, fmt.Errorf("rival.py %s (`sh deploy/local/setup.sh bench` installs what it needs): %w\n%s", args, err, said.String())
 	}
 	for _, field := range strings.Fields(string(out)) {
 		value, err := strconv.ParseFloat(field, 64)
@@ -64,7 +66,7 @@ func (w *world) measuredByDjango(what string, duration time.Duration) func(conte
 
 // startDjango starts the rival and gives the URL of its list, which it has cached.
 func (w *world) startDjango(ctx context.Context) (url string, err error) {
-	env, err := w.rivalEnv()
+	env, err := w.writeRival()
 	if err != nil {
 		return "", err
 	}

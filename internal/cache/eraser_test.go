@@ -73,7 +73,7 @@ func TestDeleteGroupsCountsWhatExisted(t *testing.T) {
 			b.must("SET", keys[i], "x")
 		}
 	}
-	// Parts that are smaller than a command, as large, and larger than a pipeline; and empty ones.
+	// Groups that are smaller than a command, as large, and larger than a pipeline; and empty ones.
 	ends := []int{1, 2, 2, 3, 50, 150, 151, eraseBatch + 1000, eraseBatch + 1000, 2 * eraseBatch, len(keys), len(keys)}
 	groups, want := make([]Group, len(ends)), make([]Group, len(ends))
 	for i, end := range ends {
