@@ -83,9 +83,19 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.length = 0
 	c.both = [2][]byte{c.part[:length], p}
 	c.parts = c.both[:]
-	n, err := c.parts.WriteTo(c.Conn)
+	n, err := writeBuffers(c.Conn, &c.parts)
 	c.both, c.parts = [2][]byte{}, nil
 	return max(int(n)-length, 0), err
+}
+
+// writeBuffers writes both parts by one system call, also where another connection is in between that passes them on together.
+func writeBuffers(to net.Conn, parts *net.Buffers) (int64, error) {
+	if to, ok := to.(interface {
+		WriteBuffers(*net.Buffers) (int64, error)
+	}); ok {
+		return to.WriteBuffers(parts)
+	}
+	return parts.WriteTo(to)
 }
 
 // release ends the holding back. An error is not lost: the next write meets it again.

@@ -272,6 +272,34 @@ func TestHeldBack(t *testing.T) {
 	}
 }
 
+// together is a connection that passes parts on together.
+type together struct {
+	sunk
+	parts [][]byte
+}
+
+func (c *together) WriteBuffers(parts *net.Buffers) (n int64, err error) {
+	for _, part := range *parts {
+		c.parts, n = append(c.parts, bytes.Clone(part)), n+int64(len(part))
+	}
+	*parts = nil
+	return n, nil
+}
+
+// A connection in between that can pass both parts on together is given them so.
+func TestWrittenTogether(t *testing.T) {
+	t.Parallel()
+	inner := &together{}
+	c := &conn{Conn: inner}
+	if _, err := Write(Context(t.Context(), c), partly{c, []int{buffered, Least}, func(int) {}}, body(2*Least)); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]byte{body(2 * Least)[:buffered], body(2 * Least)[:Least]}
+	if diff := cmp.Diff(want, inner.parts); diff != "" || len(inner.writes) != 0 {
+		t.Errorf("parts (-want +got):\n%s\nand writes: %v", diff, inner.writes)
+	}
+}
+
 // Without a connection of ours, and for what fits in fewer writes, Write is the ResponseWriter's own.
 func TestNotHeldBack(t *testing.T) {
 	t.Parallel()

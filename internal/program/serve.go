@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"walkey/internal/onewrite"
+	"walkey/internal/patient"
 )
 
 // Time limits of a server.
@@ -54,7 +55,7 @@ func Listen(ctx context.Context, o ServerOptions) (*Server, error) {
 	if o.Drain == 0 {
 		o.Drain = drainTimeout
 	}
-	s := &Server{name: o.Name, listener: onewrite.Listener(listener), drain: o.Drain, http: &http.Server{
+	s := &Server{name: o.Name, listener: onewrite.Listener(patient.Listener(listener)), drain: o.Drain, http: &http.Server{
 		Handler:           o.Handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
