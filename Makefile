@@ -45,7 +45,7 @@ up: servers bin/local ## Run the whole stack in the foreground, until Ctrl-C
 
 .PHONY: build
 build: ## Build the static programs into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/api ./cmd/invalidator
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/api ./cmd/invalidator
 
 .PHONY: test
 test: test-setup ## Run all tests with the race detector, on real servers (TESTFLAGS=...)

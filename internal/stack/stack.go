@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,10 +23,14 @@ import (
 // addressVariables are those by which the programs are told where to serve.
 var addressVariables = map[string]string{"api": "API_ADDR", "invalidator": "INVALIDATOR_ADDR"}
 
-// Build compiles api and invalidator into a folder, with further flags of go build.
+// Build compiles api and invalidator into a folder, with further flags of go build. They are static, as they are shipped, but for those with -race,
+// which needs C.
 func Build(ctx context.Context, folder string, flags ...string) error {
 	arguments := append([]string{"build", "-o", folder + string(filepath.Separator)}, flags...)
 	build := exec.CommandContext(ctx, "go", append(arguments, "walkey/cmd/api", "walkey/cmd/invalidator")...)
+	if !slices.Contains(flags, "-race") {
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
