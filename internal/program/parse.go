@@ -10,12 +10,12 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// parse fills grammar from the command line and the environment. It gives nil and no error when help was asked for and
-// has been printed.
+// parse fills grammar from the command line and the environment, and gives the command that was chosen: none, and no error, when help was asked
+// for and has been printed. Nothing of what it needs itself is kept while the command runs.
 //
 // kong stops at the first mistake and reads the environment of the process by itself; neither is wanted here. So kong
 // keeps the grammar, the command line and the help, and variables, choices and mistakes are dealt with in this file.
-func parse(p *Process, description string, grammar any) (*kong.Context, error) {
+func parse(p *Process, description string, grammar any) (Command, error) {
 	k, err := kong.New(grammar, kong.Name(p.Name), kong.Description(description), kong.UsageOnError(),
 		kong.Writers(p.Stdout, p.Stderr), kong.Help(printHelp), kong.ValueFormatter(describeFlag),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}))
@@ -47,7 +47,14 @@ func parse(p *Process, description string, grammar any) (*kong.Context, error) {
 		}
 	}
 	in.check(command)
-	return command, in.problems.err()
+	if err := in.problems.err(); err != nil {
+		return nil, err
+	}
+	chosen, ok := command.Selected().Target.Addr().Interface().(Command)
+	if !ok {
+		return nil, fmt.Errorf("%s can't be run", command.Selected().Path())
+	}
+	return chosen, nil
 }
 
 func helpWanted(command *kong.Context) bool {

@@ -35,9 +35,14 @@ type Process struct {
 	Stderr  io.Writer // logs, progress and mistakes
 }
 
+// Command is what a command of a grammar does.
+type Command interface {
+	Run(context.Context, *Process) error
+}
+
 // Main runs the program that grammar describes and ends the process with its exit code.
 //
-// Grammar is a pointer to a struct in kong's terms; its commands have a method Run(context.Context, *Process) error.
+// Grammar is a pointer to a struct in kong's terms; its commands are of type [Command].
 // The context ends with the first SIGINT or SIGTERM; a second one ends the process at once.
 func Main(name, description string, grammar any) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -63,8 +68,7 @@ func Run(ctx context.Context, p *Process, description string, grammar any) int {
 		return ExitDone
 	}
 	if err == nil {
-		command.BindTo(ctx, (*context.Context)(nil))
-		err = command.Run(p)
+		err = command.Run(ctx, p)
 	}
 	if err == nil {
 		return ExitDone

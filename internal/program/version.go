@@ -1,6 +1,7 @@
 package program
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ func ReadBuild(program string) Build {
 }
 
 // Run prints the build.
-func (c *Version) Run(p *Process) error {
+func (c *Version) Run(_ context.Context, p *Process) error {
 	b := ReadBuild(p.Name)
 	if c.JSON {
 		return PrintJSON(p.Stdout, b)
