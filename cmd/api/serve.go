@@ -15,6 +15,7 @@ import (
 
 	"walkey/internal/api"
 	"walkey/internal/cache"
+	"walkey/internal/footprint"
 	"walkey/internal/program"
 	"walkey/internal/tracing"
 )
@@ -159,7 +160,7 @@ func (c *serve) Run(ctx context.Context, p *program.Process) (err error) {
 	group.Go(func() error { return public.Serve(ctx) })
 	group.Go(func() error { return admin.Serve(ctx) })
 	group.Go(func() error {
-		program.CollectEarly(ctx, p.Environ)
+		footprint.Keep(ctx, footprint.Options{Environ: p.Environ, Early: true, Started: state.migrated.Load, Logger: log})
 		return nil
 	})
 	group.Go(func() error {

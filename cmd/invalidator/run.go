@@ -15,6 +15,7 @@ import (
 
 	"walkey/internal/cache"
 	"walkey/internal/console"
+	"walkey/internal/footprint"
 	"walkey/internal/invalidate"
 	"walkey/internal/program"
 	"walkey/internal/status"
@@ -115,6 +116,10 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 		shown.Run(ctx)
 		return nil
 	})
+	group.Go(func() error {
+		footprint.Keep(ctx, footprint.Options{Environ: p.Environ, Started: func() bool { return settled(following.Metrics) }, Logger: log})
+		return nil
+	})
 	group.Go(func() error { return invalidate.Run(ctx, following) })
 	if err := group.Wait(); err != nil {
 		return err
@@ -132,6 +137,9 @@ func hostname() string {
 	return name
 }
 
+// settled says whether the process has found its place: it follows the stream, or stands by.
+func settled(metrics *invalidate.Metrics) bool { return metrics.Role() != "starting" }
+
 // handler answers health questions, gives the metrics, shows and changes the level of the log, and shows the dashboard.
 func handler(name string, metrics *invalidate.Metrics, level zap.AtomicLevel, shown *console.Console) http.Handler {
 	registry := prometheus.NewRegistry()
@@ -139,7 +147,7 @@ func handler(name string, metrics *invalidate.Metrics, level zap.AtomicLevel, sh
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", program.Healthz())
 	mux.Handle("GET /readyz", program.Readyz(program.Check{Name: "slot", Test: func(context.Context) error {
-		if metrics.Role() == "starting" {
+		if !settled(metrics) {
 			return errors.New("neither holds the replication slot nor stands by for it")
 		}
 		return nil

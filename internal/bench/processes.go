@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// settle is how long a process is left alone before its memory is looked at: what start or work has left is given back two seconds after they end.
+const settle = 3 * time.Second
+
 // measureProcesses measures what the programs cost when nothing happens: memory, CPU, and the time from their start until they are ready.
 func measureProcesses(ctx context.Context, b *bench) (rows []row, err error) {
 	err = b.within(ctx, func(w *world) error {
@@ -57,7 +60,6 @@ func (w *world) idle(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	const settle = 2 * time.Second
 	watched := 10 * time.Second
 	if w.b.short {
 		watched = time.Second
@@ -122,6 +124,9 @@ func (w *world) entries(ctx context.Context) ([]row, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if err := pause(ctx, settle); err != nil {
+		return nil, err
+	}
 	before, _, err := memory(api.PID())
 	if err != nil {
 		return nil, err
@@ -132,7 +137,7 @@ func (w *world) entries(ctx context.Context) ([]row, error) {
 			return nil, err
 		}
 	}
-	if err := pause(ctx, time.Second); err != nil {
+	if err := pause(ctx, settle); err != nil {
 		return nil, err
 	}
 	resident, _, err := memory(api.PID())
