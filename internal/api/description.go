@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -17,6 +18,9 @@ import (
 type description struct {
 	document, page static
 }
+
+// describe makes the description once: it adds to schemas, which all that is described shares.
+var describe = sync.OnceValues(newDescription)
 
 func newDescription() (description, error) {
 	api := openAPI()

@@ -20,7 +20,7 @@ type route struct {
 }
 
 func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
-	description, err := newDescription()
+	description, err := describe()
 	if err != nil {
 		return nil, err
 	}
