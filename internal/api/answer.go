@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"walkey/internal/cache"
 )
@@ -52,7 +51,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, res resource) error
 	h["Cache-Status"] = outcome.Header()
 	h["Cache-Control"] = noCache
 	if outcome != cache.HitLocal {
-		h["Server-Timing"] = times.header(time.Since(begunAt(w)))
+		h["Server-Timing"] = times.header(a.took(w))
 	}
 	if value.Absent() {
 		return res.absent

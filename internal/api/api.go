@@ -68,6 +68,7 @@ type API struct {
 	metrics  *Metrics
 	tracer   trace.Tracer // nil: none
 	log      *zap.Logger  // sampled: an outage is not a line for each request
+	made     time.Time
 	handler  http.Handler
 	all      resource // the list without a query
 	migrated atomic.Bool
@@ -87,6 +88,7 @@ func New(o Options) (*API, error) {
 		metrics:         o.Metrics,
 		tracer:          o.Tracer,
 		log:             sampled(o.Logger),
+		made:            time.Now(),
 		crossOrigin:     http.NewCrossOriginProtection(),
 		loginsByAddress: loginsByAddress,
 		loginsByName:    loginsByName,

@@ -23,8 +23,8 @@ const statusClientGone = 499
 type recorder struct {
 	http.ResponseWriter
 	request *http.Request
-	status  int       // 0 until the header is written
-	begun   time.Time // when the request came
+	status  int           // 0 until the header is written
+	begun   time.Duration // when the request came, by API.clock
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -41,12 +41,15 @@ func (w *recorder) Write(b []byte) (int, error) {
 	return onewrite.Write(w.request.Context(), w.ResponseWriter, b)
 }
 
-// begunAt is when the request came that w answers.
-func begunAt(w http.ResponseWriter) time.Time {
+// clock is the time since the API was made: what a request needs of the time, for less than time.Now takes.
+func (a *API) clock() time.Duration { return time.Since(a.made) }
+
+// took is how long ago the request came that w answers.
+func (a *API) took(w http.ResponseWriter) time.Duration {
 	if rec, ok := w.(*recorder); ok {
-		return rec.begun
+		return a.clock() - rec.begun
 	}
-	return time.Now()
+	return 0
 }
 
 // Unwrap lets http.ResponseController reach the writer below.
@@ -59,9 +62,9 @@ func (a *API) count(name string, next func(*recorder, *http.Request)) http.Handl
 	requests := a.metrics.route(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := recorders.Get().(*recorder)
-		rec.ResponseWriter, rec.request, rec.status, rec.begun = w, r, 0, time.Now()
+		rec.ResponseWriter, rec.request, rec.status, rec.begun = w, r, 0, a.clock()
 		defer func() {
-			requests.add(rec.status, time.Since(rec.begun))
+			requests.add(rec.status, a.clock()-rec.begun)
 			rec.ResponseWriter, rec.request = nil, nil
 			recorders.Put(rec)
 		}()

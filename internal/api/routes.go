@@ -55,14 +55,39 @@ func (a *API) routes(healthz, readyz http.Handler) (http.Handler, error) {
 			}
 		}
 	}
+	known := map[string]byMethod{}
 	for path, methods := range paths {
+		if !strings.Contains(path, "{id}") {
+			known[strings.TrimSuffix(path, "{$}")] = methods
+		}
 		allow := methods.allow()
 		methods[anyOther] = a.chain("other", "", methodNotAllowed(allow))
 		methods[http.MethodOptions] = a.chain("options", "", options(allow))
 		mux.Handle(path, methods)
 	}
 	mux.Handle("/", a.chain("other", "", notFound))
-	return mux, nil
+	return addresses{known: known, others: mux}, nil
+}
+
+// addresses finds what answers at a path. Most requests are for a path without a wildcard, which is found at once.
+type addresses struct {
+	known  map[string]byMethod
+	others *http.ServeMux // all paths, those that are known too
+}
+
+// ServeHTTP answers a request.
+func (a addresses) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if methods, known := a.find(r); known {
+		methods.ServeHTTP(w, r)
+		return
+	}
+	a.others.ServeHTTP(w, r)
+}
+
+// find finds a path that is known. One with characters in a form of their own is left to the router: %2F is no slash.
+func (a addresses) find(r *http.Request) (byMethod, bool) {
+	methods, known := a.known[r.URL.Path]
+	return methods, known && r.URL.RawPath == ""
 }
 
 // chain is the way of every request: it is counted and traced, its panic becomes an error, and its error an answer.

@@ -129,6 +129,30 @@ func TestRouterAnswersWithProblems(t *testing.T) {
 	}
 }
 
+// A path that is found at once is answered as the router would.
+func TestKnownAddresses(t *testing.T) {
+	t.Parallel()
+	a, _ := stubbed(t, func(context.Context, cache.Loader) error { return cache.ErrOverloaded })
+	all := a.handler.(addresses)
+	for path, known := range map[string]bool{
+		"/api/materials/": true, "/api/materials": true, "/api/materials/types/": true, "/api/materials/types": true, "/api/session": true,
+		"/docs/": true, "/openapi.json": true, "/healthz": true, "/api/materials?limit=0": true,
+		"/": false, "/api/": false, "/api/materials/7/": false, "/api//materials/": false, "/api/materials/.": false, "/api/x/../materials/": false,
+		"/api/materials%2F": false, "/api/m%61terials/": false, "/api/materials/types%2f": false, "/api/materials/{id}/": false, "/api/materials/{$}": false,
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, "ODD"} {
+			request := func() *http.Request { return httptest.NewRequestWithContext(t.Context(), method, path, nil) }
+			if _, found := all.find(request()); found != known {
+				t.Errorf("%s: known is %t", path, found)
+			}
+			want, got := serve(all.others, request()), serve(a, request())
+			if diff := cmp.Diff([]any{want.Code, want.Header(), want.Body.String()}, []any{got.Code, got.Header(), got.Body.String()}); diff != "" {
+				t.Errorf("%s %s (-router +found at once):\n%s", method, path, diff)
+			}
+		}
+	}
+}
+
 func TestBadQueryNamesEachParameter(t *testing.T) {
 	t.Parallel()
 	a, logs := stubbed(t, loading)

@@ -66,7 +66,7 @@ func (a *API) traced(path string, next func(*recorder, *http.Request)) func(*rec
 		return next
 	}
 	return func(w *recorder, r *http.Request) {
-		v := &visit{tracer: a.tracer, name: r.Method + " " + path, begun: w.begun, parent: context.Background()}
+		v := &visit{tracer: a.tracer, name: r.Method + " " + path, begun: time.Now(), parent: context.Background()}
 		if r.Header.Get("Traceparent") != "" {
 			v.parent = propagation.TraceContext{}.Extract(v.parent, propagation.HeaderCarrier(r.Header))
 		}
