@@ -78,8 +78,8 @@ gobench: servers ## Run the Go benchmarks, for benchstat (BENCH=regexp, BENCHTIM
 	BACKLOG_ROWS=$(BACKLOG_ROWS) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 30m ./...
 
 .PHONY: torture
-torture: servers bin/torture ## Break everything and judge every answer (MINUTES=1, TOPOLOGY=single|sentinel|cluster, SEED= of a run to repeat)
-	@bin/torture -minutes $(MINUTES) -topology $(TOPOLOGY) -seed $(SEED)
+torture: servers bin/torture ## Break everything and judge every answer (MINUTES=1, TOPOLOGY=single|sentinel|cluster, SEED= of a run to repeat, TORTUREFLAGS=-streaming)
+	@bin/torture -minutes $(MINUTES) -topology $(TOPOLOGY) -seed $(SEED) $(TORTUREFLAGS)
 
 .PHONY: torture-switches
 torture-switches: servers bin/torture ## Show what each mechanism is for: with it, and without it

@@ -10,7 +10,8 @@ import (
 	"walkey/internal/program"
 )
 
-// applySwitches switches off what WALKEY_SWITCHES names, so that the torture run can show what is served then.
+// applySwitches switches off what WALKEY_SWITCHES names, so that the torture run can show what is served then; or has Postgres stream
+// whatever it can.
 func applySwitches(keeping *cache.Options, o *invalidate.Options, environ []string) error {
 	for _, name := range program.Switches(environ) {
 		switch name {
@@ -20,6 +21,8 @@ func applySwitches(keeping *cache.Options, o *invalidate.Options, environ []stri
 			o.Switches.NoResync = true
 		case "no-replay":
 			keeping.Switches.NoReplay = true
+		case "stream-all":
+			o.StreamingWorkMem = "64kB" // the least that Postgres takes
 		default:
 			return fmt.Errorf("WALKEY_SWITCHES: there is no switch %q here", name)
 		}

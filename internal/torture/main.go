@@ -42,6 +42,7 @@ func torture(ctx context.Context, args []string, out io.Writer) (err error) {
 	topology := flags.String("topology", single, "how Valkey is put together: single, sentinel or cluster")
 	clients := flags.Int("clients", 6, "how many clients each api has")
 	standby := flags.Bool("standby", true, "load from a standby, too")
+	streaming := flags.Bool("streaming", false, "make every fifth transaction so large that Postgres streams it while it is open")
 	switches := flags.Bool("switches", false, "show what each mechanism is for: run a schedule of its own with it, and without it")
 	only := flags.String("only", "", "with -switches: the one mechanism to show")
 	if err := flags.Parse(args); err != nil {
@@ -62,6 +63,9 @@ func torture(ctx context.Context, args []string, out io.Writer) (err error) {
 		world:   worldOptions{programs: folder, topology: *topology, apis: *apis, invalidators: 2, staleness: *staleness, standby: *standby, loads: overloadedLoads},
 		seed:    *seed,
 		clients: *clients, readPace: *pace, writePace: 10 * time.Millisecond,
+	}
+	if *streaming {
+		o.world.switches, o.ballast = []string{streamAll}, true
 	}
 	if *switches {
 		return showSwitches(ctx, o, *only, out)
@@ -100,6 +104,9 @@ func (r *run) report(took time.Duration) {
 	fmt.Fprintf(r.out, "faults      %d\n", total)
 	for _, name := range sortedKeys(r.count) {
 		fmt.Fprintf(r.out, "            %8d  %s\n", r.count[name], name)
+	}
+	if r.writing.ballast {
+		fmt.Fprintf(r.out, "streamed    %d transactions at least, while they were open\n", r.streamed)
 	}
 	fmt.Fprintf(r.out, "oldest      %s, of at most %s\n", r.oldest(), r.staleness)
 	fmt.Fprintf(r.out, "slowest     %s, but for what waited for Postgres or a frozen api\n", time.Duration(r.reading.slowest.Load()).Round(time.Millisecond))

@@ -23,6 +23,7 @@ type run struct {
 	staleness time.Duration
 	out       io.Writer
 	seed      uint64
+	streamed  int64 // transactions since Postgres crashed last, at most; used by storm alone
 
 	heard map[string]bool // alarms of audits, by their lines of the log; used by storm alone
 
@@ -41,6 +42,7 @@ type runOptions struct {
 	readPace   time.Duration // between two requests of a client
 	writePace  time.Duration // between two transactions of a writer, on average
 	onlyDetail bool          // details are asked for and no lists
+	ballast    bool          // some transactions are large
 }
 
 // begin starts a world and its writers and readers.
@@ -50,7 +52,7 @@ func begin(ctx context.Context, o runOptions, out io.Writer) (*run, error) {
 		return nil, err
 	}
 	r := &run{world: w, staleness: o.world.staleness, out: out, seed: o.seed, count: map[string]int{}, heard: map[string]bool{}}
-	if r.writing, err = startWriting(ctx, w, o.writePace); err != nil {
+	if r.writing, err = startWriting(ctx, w, o.writePace, o.ballast); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	r.reading = &reading{
@@ -132,6 +134,9 @@ func (r *run) settle(ctx context.Context) (violations int, err error) {
 	if err := r.writing.lookLocked(ctx); err != nil {
 		return 0, err
 	}
+	if err := r.countStreamed(ctx); err != nil {
+		return 0, err
+	}
 	if err := r.world.each(ctx, r.world.apis, "serves from the cache again", (*part).serves); err != nil {
 		return 0, err
 	}
@@ -144,6 +149,21 @@ func (r *run) settle(ctx context.Context) (violations int, err error) {
 	}
 	r.hearAlarms()
 	return r.reading.sentence(), nil
+}
+
+// countStreamed asks Postgres how many transactions it has streamed, which a crash makes it forget.
+func (r *run) countStreamed(ctx context.Context) error {
+	conn, err := r.world.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var n int64
+	if err := conn.QueryRow(ctx, "select coalesce(sum(stream_txns), 0)::int8 from pg_stat_replication_slots").Scan(&n); err != nil {
+		return fmt.Errorf("count what was streamed: %w", err)
+	}
+	r.streamed = max(r.streamed, n)
+	return nil
 }
 
 // hearAlarms counts each alarm of an api's own audit. There is none to be: what a reader of this run would not call wrong, an audit

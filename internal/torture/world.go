@@ -167,10 +167,13 @@ func through(p *embedded.Postgres, proxy *faultproxy.Proxy) string {
 	return strings.Replace(p.URL(), ":"+strconv.Itoa(p.Port())+"/", ":"+strconv.Itoa(proxy.Port())+"/", 1)
 }
 
+// streamAll has Postgres stream to the invalidators whatever it can.
+const streamAll = "stream-all"
+
 // switchesOf picks the switches that a program knows.
 func switchesOf(program string, switches []string) (own []string) {
 	for _, s := range switches {
-		if (program == "invalidator") == (s == "no-gate" || s == "no-resync" || s == "no-replay") {
+		if (program == "invalidator") == (s == "no-gate" || s == "no-resync" || s == "no-replay" || s == streamAll) {
 			own = append(own, s)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,7 @@ type writing struct {
 	history *ledger.History
 	version atomic.Int64
 	pace    time.Duration
+	ballast bool // some transactions have it, so that they are streamed while they are open
 
 	// turn is held for reading by each transaction, and for writing by what concerns all rows: TRUNCATE, and looking what a
 	// crash has left.
@@ -59,13 +61,16 @@ type writing struct {
 }
 
 // startWriting puts in the rows.
-func startWriting(ctx context.Context, w *world, pace time.Duration) (*writing, error) {
+func startWriting(ctx context.Context, w *world, pace time.Duration, ballast bool) (*writing, error) {
 	conn, err := w.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	s := &writing{world: w, pace: pace}
+	s := &writing{world: w, pace: pace, ballast: ballast}
+	if _, err := conn.Exec(ctx, "create table ballast (text text)"); err != nil {
+		return nil, err
+	}
 	before, after := map[int]ledger.State{}, map[int]ledger.State{}
 	for slot := 1; slot <= slots; slot++ {
 		before[slot], before[slot+moved] = ledger.Absent, ledger.Absent
@@ -161,6 +166,15 @@ func (s *writing) change(ctx context.Context, conn *pgx.Conn, n int, random *ran
 	}
 	for _, slot := range own {
 		s.alter(&t, slot, random.IntN(100))
+	}
+	if s.ballast && random.IntN(5) == 0 {
+		// Before, between or behind the changes that count, and in a subtransaction, which may be taken back.
+		save := "release ballast"
+		if random.IntN(2) == 0 {
+			save = "rollback to ballast"
+		}
+		t.sql = slices.Insert(t.sql, random.IntN(len(t.sql)+1),
+			"savepoint ballast; insert into ballast select repeat('x', 100) from generate_series(1, 600); "+save)
 	}
 	return s.commit(ctx, conn, t)
 }
