@@ -152,7 +152,7 @@ func shownOf(t *testing.T, p *stack.Program, env []string) (text string) {
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		// On a terminal, where tail speaks to people.
-		c := exec.CommandContext(ctx, "script", "-qfec", "invalidator "+one.command, "/dev/null")
+		c := exec.CommandContext(ctx, "script", "-qfec", "exec invalidator "+one.command, "/dev/null")
 		c.Dir, c.Env, c.WaitDelay = t.TempDir(), here, time.Second
 		out, err := c.StdoutPipe()
 		if err != nil {
