@@ -27,7 +27,7 @@ type Entry struct {
 const (
 	KindValue  = "value"  // a body
 	KindAbsent = "absent" // the fact that there is no such thing
-	KindLease  = "lease"  // somebody loads what will be stored there
+	KindLease  = "lease"  // somebody loads what will be stored there, or a value has just been withdrawn
 	KindOther  = "other"  // nothing that a Cache stores: another program's, a session, Walkey's own
 	KindHidden = "hidden" // the user of Valkey may not read it
 )
@@ -105,10 +105,15 @@ var ErrReadRight = errors.New("this takes a user of Valkey who may read keys (VA
 
 // readRight adds ErrReadRight to an error that is the ACL's, in or before a script.
 func readRight(err error) error {
-	if denied(err) || err != nil && strings.Contains(err.Error(), "ACL failure in script") {
+	if refusedByACL(err) {
 		return fmt.Errorf("%w; %w", ErrReadRight, err)
 	}
 	return err
+}
+
+// refusedByACL says that the ACL has refused a call, or a command within its script.
+func refusedByACL(err error) bool {
+	return denied(err) || err != nil && strings.Contains(err.Error(), "ACL failure in script")
 }
 
 var errPeek = errors.New("the answer is not one of the script")

@@ -20,6 +20,7 @@ type Eraser struct {
 	note     string // full key
 	noReplay bool   // Switches.NoReplay
 	ledger   ledger
+	tokens   *tokens // of what is withdrawn
 
 	mu       sync.Mutex
 	found    *primaries // guarded by mu: what Identify has seen last
@@ -42,6 +43,7 @@ func OpenEraser(o Options) (*Eraser, error) {
 		prefix:   o.Prefix,
 		note:     FullKey(o.Prefix, noteName),
 		noReplay: o.Switches.NoReplay,
+		tokens:   newTokens(false),
 	}
 	e.topology.make = func(address string, _ int) (*node, error) {
 		client, err := connect(eraserOptions(o, address), o.Logger)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"walkey/internal/faultproxy"
 )
 
 func TestDeleteCountsWhatExisted(t *testing.T) {
@@ -45,6 +47,7 @@ func TestEraserOperationsEndWithTheirContext(t *testing.T) {
 	rows := map[string]func(context.Context) error{
 		"Identify":       func(ctx context.Context) error { _, err := e.Identify(ctx); return err },
 		"Delete":         func(ctx context.Context) error { _, err := e.Delete(ctx, []string{"p:k"}); return err },
+		"Withdraw":       func(ctx context.Context) error { _, err := e.Withdraw(ctx, []string{"p:k"}); return err },
 		"DeleteMatching": func(ctx context.Context) error { _, err := e.DeleteMatching(ctx, []string{"p:*"}); return err },
 		"Note":           func(ctx context.Context) error { _, _, err := e.Note(ctx); return err },
 		"SetNote":        func(ctx context.Context) error { return e.SetNote(ctx, "x") },
@@ -334,5 +337,60 @@ func TestDeleteMatchingSparesSessionsAndOwnKeys(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, b.keys("*")); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
+	}
+}
+
+// A link that breaks in the middle of a command of many keys loses neither a key nor what is known of it: repeated, all are gone.
+func TestADeleteThatIsCutOffIsRepeated(t *testing.T) {
+	t.Parallel()
+	for name, hold := range map[string]func(p *faultproxy.Proxy, match func([]byte) bool){
+		"on the way there": (*faultproxy.Proxy).HoldRequests,
+		"on the way back":  (*faultproxy.Proxy).HoldReplies,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			p := b.proxy()
+			e := b.openEraser(through(p))
+			keys := make([]string, 50*eraseCommand)
+			for i := range keys {
+				keys[i] = FullKey("p", strings.Repeat("long", 20)+ident(i))
+				b.must("SET", keys[i], "x")
+			}
+			// Two thirds of the keys in one group, so that commands end with it, too.
+			groups := []Group{{End: len(keys) * 2 / 3}, {End: len(keys)}}
+			chunks := 0
+			hold(p, func(chunk []byte) bool {
+				if bytes.Contains(chunk, []byte("long")) {
+					chunks++
+				}
+				return chunks == 2 // the first ones are through
+			})
+			cut := make(chan error, 1)
+			go func() {
+				_, err := e.DeleteGroups(t.Context(), keys, groups)
+				cut <- err
+			}()
+			receive(t, "a command under way", p.Held())
+			p.Break()
+			if err := receive(t, "end of the call", cut); err == nil {
+				t.Error("nobody was told")
+			}
+			p.Release()
+			left, err := b.do(append([]string{"EXISTS"}, keys...)...).AsInt64()
+			if err != nil || left == 0 && name == "on the way there" || left == int64(len(keys)) {
+				t.Errorf("%d keys are left, %v: the link was not cut in between", left, err)
+			}
+			n, err := e.DeleteGroups(t.Context(), keys, groups)
+			if err != nil || int64(n) != left {
+				t.Errorf("repeated: %d, %v; want %d", n, err, left)
+			}
+			if left, err := b.do(append([]string{"EXISTS"}, keys...)...).AsInt64(); err != nil || left != 0 {
+				t.Errorf("%d keys are left, %v", left, err)
+			}
+			if known := groups[0].Existed + groups[1].Existed; known < n || known > len(keys) {
+				t.Errorf("%d keys are known to have existed, of which %d at last", known, n)
+			}
+		})
 	}
 }

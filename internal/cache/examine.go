@@ -37,6 +37,8 @@ type Server struct {
 
 	User   string   // the ACL user; empty when it is not known
 	Denied []string // commands of the eraser, and keys, that the user may not use: "UNLINK", "key other:*"
+	// DeniedWithdraw are commands, and keys to be read, that the user may not use and that only Withdraw needs.
+	DeniedWithdraw []string
 	// DeniedReader are commands that the user may not use and only a Cache needs, which may come as another user.
 	DeniedReader []string
 	// Looks is true of a user who is not meant for the programs: one who may not write Walkey's own state, and may look into keys.
@@ -113,6 +115,9 @@ func (e *Eraser) examine(ctx context.Context, n *node, keys, patterns []string) 
 	}
 	refused, err = e.tryKeys(ctx, client, keys, patterns)
 	s.Denied = append(s.Denied, refused...)
+	if err == nil && len(s.Denied) == 0 {
+		s.DeniedWithdraw, err = e.tryWithdrawing(ctx, client, slices.Concat(keys, patterns))
+	}
 	return s, err
 }
 
@@ -193,6 +198,41 @@ func (e *Eraser) tryReadersCommands(ctx context.Context, client rueidis.Client) 
 	}, commandName)
 }
 
+// tryWithdrawing does the same for what only Withdraw uses.
+func (e *Eraser) tryWithdrawing(ctx context.Context, client rueidis.Client, keys []string) ([]string, error) {
+	own := FullKey(e.prefix, "walkey:doctor:"+rand.Text())
+	refused, err := try(ctx, client, [][]string{
+		{"SET", own, "1", "PX", moment},
+		{"TYPE", own},
+		{"GETRANGE", own, "0", "0"},
+		// Of another type than the key, which is an answer too, and nothing is left that does not end by itself.
+		{"HLEN", own},
+		{"HKEYS", own},
+		{"HGET", own, "field"},
+		{"HSET", own, "field", "1"},
+		{"UNLINK", own},
+	}, commandName)
+	if err != nil || slices.Contains(refused, "GETRANGE") {
+		return refused, err
+	}
+	for _, key := range keys {
+		if !strings.HasPrefix(key, FullKey(e.prefix, "")) {
+			continue // another program's
+		}
+		denials, err := try(ctx, client, [][]string{{"GETRANGE", probe(key), "0", "0"}}, func([]string) string { return "key " + key })
+		refused = append(refused, denials...)
+		if err != nil {
+			return refused, err
+		}
+	}
+	return refused, nil
+}
+
+// probe is a full key that a full key or pattern of the rules stands for, and that no program uses if it is a pattern.
+func probe(key string) string {
+	return strings.NewReplacer(`\`, "", "*", "walkey-doctor").Replace(key)
+}
+
 // looks says whether the user may do all that looking into keys takes.
 func (e *Eraser) looks(ctx context.Context, client rueidis.Client) (bool, error) {
 	own := FullKey(e.prefix, "walkey:doctor:"+rand.Text())
@@ -211,8 +251,7 @@ func (e *Eraser) looks(ctx context.Context, client rueidis.Client) (bool, error)
 func (e *Eraser) tryKeys(ctx context.Context, client rueidis.Client, keys, patterns []string) ([]string, error) {
 	var refused []string
 	for _, key := range slices.Concat(keys, patterns) {
-		name := strings.NewReplacer(`\`, "", "*", "walkey-doctor").Replace(key)
-		denials, err := try(ctx, client, [][]string{{"SET", name, "", "NX", "XX"}}, func([]string) string { return "key " + key })
+		denials, err := try(ctx, client, [][]string{{"SET", probe(key), "", "NX", "XX"}}, func([]string) string { return "key " + key })
 		refused = append(refused, denials...)
 		if err != nil {
 			return refused, err

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,6 +51,12 @@ func TestExamineWithoutRights(t *testing.T) {
 	b.must("ACL", "SETUSER", "weak", "resetkeys", "~p:walkey:*", "%W~p:*")
 	if s := examineOne(t, e, []string{"p:constant"}, []string{"p:material:*"}); len(s.Denied) > 0 {
 		t.Errorf("with the right to write: %q", s.Denied)
+	} else if diff := cmp.Diff([]string{"key p:constant", "key p:material:*"}, s.DeniedWithdraw); diff != "" {
+		t.Errorf("denied to one who withdraws (-want +got):\n%s", diff)
+	}
+	b.must("ACL", "SETUSER", "weak", "~p:*", "-hkeys", "-getrange")
+	if s := examineOne(t, e, []string{"p:constant"}, nil); !slices.Equal(s.DeniedWithdraw, []string{"GETRANGE", "HKEYS"}) {
+		t.Errorf("denied to one who withdraws: %q", s.DeniedWithdraw)
 	}
 }
 

@@ -21,7 +21,8 @@ import (
 //
 //	L<milliseconds since 1970>:<token>
 //
-// Tokens are 32 hexadecimal digits, another one for each load. Every script touches one key.
+// Tokens are 32 hexadecimal digits, another one for each load. What [Eraser.Withdraw] leaves has a token that no load has. Every script
+// here touches one key.
 const (
 	leaseKind = 'L'
 	leaseTime = 3 * time.Second

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1" // it is how Valkey names scripts
 	"encoding/hex"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -132,7 +133,7 @@ func elsewhere(err error) bool {
 	return false
 }
 
-// A script runs in Valkey and touches one key.
+// A script runs in Valkey. It touches one key, but for one that is called for several where there are no slots.
 type script struct {
 	text, sha string
 	// looks is true of one that is called as one that only reads, for which its user needs no right to write.
@@ -165,15 +166,22 @@ func (s *script) at(ctx context.Context, n *node, key string, args ...string) ru
 
 // by calls the script by its name, and by its text where the name is not known.
 func (s *script) by(send func([]string) rueidis.RedisResult, key string, args []string) rueidis.RedisResult {
-	byName, byText := "EVALSHA", "EVAL"
-	if s.looks {
-		byName, byText = "EVALSHA_RO", "EVAL_RO"
-	}
-	words := append([]string{byName, s.sha, "1", key}, args...)
-	reply := send(words)
+	reply := send(s.call(false, []string{key}, args))
 	if refusal, ok := rueidis.IsRedisErr(reply.Error()); ok && refusal.IsNoScript() {
-		words[0], words[1] = byText, s.text
-		reply = send(words)
+		reply = send(s.call(true, []string{key}, args))
 	}
 	return reply
+}
+
+// call is the command that calls the script by its name, or by its text.
+func (s *script) call(byText bool, keys, args []string) []string {
+	command, name := "EVALSHA", s.sha
+	if byText {
+		command, name = "EVAL", s.text
+	}
+	if s.looks {
+		command += "_RO"
+	}
+	words := append(make([]string, 0, 3+len(keys)+len(args)), command, name, strconv.Itoa(len(keys)))
+	return append(append(words, keys...), args...)
 }

@@ -198,6 +198,7 @@ func (o Options) startOn(ctx context.Context, conn *pgconn.PgConn, catalog *pgx.
 		publication: o.Publication,
 		timeout:     o.SenderTimeout,
 		bound:       o.BatchBytes,
+		early:       o.Early,
 		conn:        hijacked.Conn,
 		frontend:    hijacked.Frontend,
 		ready:       make(chan struct{}, 1),

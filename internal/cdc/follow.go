@@ -33,6 +33,7 @@ type follower struct {
 	decoder  *decoder
 	position LSN  // the Position of the next batch
 	paused   bool // the waiting batch was full when it was last looked at
+	told     bool // Early was, since its last Pause
 
 	status   time.Time // when the last status update went out
 	turned   time.Time // when the loop last came round
@@ -82,6 +83,10 @@ func (s *Stream) run() error {
 			f.heard = now // this process stood still, so the server's silence says nothing
 		}
 		f.turned = now
+		if f.told && (f.paused || s.frontend.ReadBufferLen() == 0) {
+			f.told = false
+			s.early.Pause()
+		}
 		left, err := s.attend(now)
 		if err != nil {
 			return err
@@ -290,6 +295,10 @@ func (s *Stream) handOver(done progress, now time.Time) {
 	if deliver {
 		b.Transactions = append(b.Transactions, t)
 		b.bytes += bytes + transactionSize
+		if t.Complete && s.early != nil {
+			s.early.Committed(&t) // while nobody can take it and release its memory
+			f.told = true
+		}
 	}
 	if b.bytes >= s.bound || f.decoder.replaying != nil && b.bytes >= replayBytes {
 		s.full, f.paused = true, true

@@ -49,10 +49,20 @@ type Options struct {
 	// BatchBytes bounds the memory of the changes that wait to be taken; beyond it nothing is read from the server. It
 	// can be overrun by one piece of about 1 MiB, or by one larger row. Default 16 MiB.
 	BatchBytes int
+	// Early is optional; see there.
+	Early Early
 	// OnWait is told what Open waits for, again whenever that changes, by Open's own goroutine. Default: the logger is told.
 	OnWait func(Wait)
 	// Logger is optional.
 	Logger *zap.Logger
+}
+
+// Early hears of transactions before they can be taken, in the goroutine that reads them: its methods must not block.
+type Early interface {
+	// Committed is told of a transaction that came whole, or of the last piece of one. It must not keep t or any part of it.
+	Committed(t *Transaction)
+	// Pause is called when everything that has come in so far was told, before more is waited for.
+	Pause()
 }
 
 // Wait says what Open is waiting for.

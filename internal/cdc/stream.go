@@ -40,6 +40,7 @@ type Stream struct {
 	publication string
 	timeout     time.Duration // wal_sender_timeout
 	bound       int           // of the waiting batch, in bytes
+	early       Early         // nil: nobody
 	pool        pool
 
 	// The goroutine of follow owns these alone, save that others may set the read deadline of conn into the past.

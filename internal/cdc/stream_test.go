@@ -3,6 +3,8 @@ package cdc
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -428,4 +430,55 @@ func TestPositionMovesBesideABusyTable(t *testing.T) {
 	if got := changes(f.transactions); !slices.Equal(got, []string{"INSERT public.t new[id=1 title:null]"}) {
 		t.Errorf("got %q", got)
 	}
+}
+
+// hearsay is what an Early has heard.
+type hearsay struct {
+	mu  sync.Mutex
+	all []string // guarded by mu
+}
+
+func (e *hearsay) add(line string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, line)
+}
+
+func (e *hearsay) Committed(t *Transaction) { e.add(strings.Join(changes([]Transaction{*t}), "")) }
+func (e *hearsay) Pause()                   { e.add("pause") }
+
+// heard gives what was told, without the pauses.
+func (e *hearsay) heard() (transactions []string, ended bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ended = len(e.all) > 0 && e.all[len(e.all)-1] == "pause"
+	for _, line := range e.all {
+		if line != "pause" {
+			transactions = append(transactions, line)
+		}
+	}
+	return transactions, ended
+}
+
+// Who wants to hear of transactions early hears of each before it can be taken, and of the end of what has come.
+func TestEarly(t *testing.T) {
+	t.Parallel()
+	d := shared(t, createTable("t"), createTable("other"))
+	early := &hearsay{}
+	o := d.options("t")
+	o.Early = early
+	f := d.open(o)
+	d.run(`INSERT INTO t VALUES (1, 'one')`, `INSERT INTO other VALUES (1, 'one')`, `BEGIN; INSERT INTO t VALUES (2, 'two'); DELETE FROM t; COMMIT`)
+	want := []string{
+		"INSERT public.t new[id=1 title=one]",
+		"INSERT public.t new[id=2 title=two], DELETE public.t old[id=1 title:absent], DELETE public.t old[id=2 title:absent]",
+	}
+	if diff := cmp.Diff(want, changes(f.until(d.mark()))); diff != "" {
+		t.Errorf("taken (-want +got):\n%s", diff)
+	}
+	got, _ := early.heard()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("heard when they had been taken (-want +got):\n%s", diff)
+	}
+	eventually(t, "a pause behind them", func() bool { _, ended := early.heard(); return ended })
 }

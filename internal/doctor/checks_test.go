@@ -135,6 +135,9 @@ func TestChecks(t *testing.T) {
 		{"an operator's user", func(f *facts) {
 			f.valkey.User, f.valkey.Denied, f.valkey.Looks = "walkey_operator", []string{"SET"}, true
 		}, Skip, "Valkey ACL", "looks into keys", ""},
+		{"a user who may delete and not withdraw", func(f *facts) {
+			f.valkey.User, f.valkey.DeniedWithdraw, f.valkey.DeniedReader = "weak", []string{"HKEYS", "key p:material:*"}, []string{"CLIENT TRACKING"}
+		}, Warn, "Valkey ACL", "not allowed: HKEYS, key p:material:*", "ACL SETUSER weak +hkeys '~p:material:*'"},
 		{"no tracking for a user of all", func(f *facts) {
 			f.valkey.User, f.valkey.DeniedReader = "default", []string{"CLIENT TRACKING"}
 		}, Warn, "Valkey ACL", "no local copies", "ACL SETUSER default +client|tracking"},

@@ -158,6 +158,9 @@ func valkeyACL(f *facts) []Result {
 		return skip("this user looks into keys and can't run a program: ask as the invalidator's and as api's user what each of them may do")
 	case len(v.Denied) > 0:
 		return fail(grant(v.User, v.Denied), "not allowed: %s", strings.Join(v.Denied, ", "))
+	case len(v.DeniedWithdraw) > 0:
+		return warn(grant(v.User, v.DeniedWithdraw), "not allowed: %s; so values stay until readers can see their change, about a tenth of a millisecond longer",
+			strings.Join(v.DeniedWithdraw, ", "))
 	case len(v.DeniedReader) == 0:
 		return pass("every command that Walkey needs, on every key of the rules")
 	case own:

@@ -168,7 +168,7 @@ func TestLeastRights(t *testing.T) {
 		t.Errorf("doctor as api: exit code %d, %q", code, acl)
 	}
 	s.refuses("walkey_api", apiSecret, "SET bloodofjesus:walkey:heartbeat forged", "GET other:application", "FLUSHALL")
-	s.refuses("walkey_invalidator", invalidatorSecret, "GET "+detailKey, "UNLINK bloodofjesus:session:somebody", "CONFIG GET maxmemory")
+	s.refuses("walkey_invalidator", invalidatorSecret, "GET bloodofjesus:session:somebody", "UNLINK bloodofjesus:session:somebody", "SET other:application x", "CONFIG GET maxmemory")
 	if n := s.ask("EXISTS " + detailKey); n != ":1" {
 		t.Errorf("the entry is gone: %s", n)
 	}

@@ -36,7 +36,9 @@ func (s *session) delete(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.queue.see(seen, time.Now(), s.metrics.waited)
+		now := time.Now()
+		s.early.saw(s.queue.see(seen, now, s.metrics.waited))
+		s.freeWithdrawn(ctx, now)
 	}
 	for _, e := range s.queue.entries {
 		if s.opts.Switches.NoGate {
@@ -84,6 +86,7 @@ func (s *session) delete(ctx context.Context) error {
 // deleteRound deletes the keys that were collected, and counts for each transaction which of its keys were there.
 func (s *session) deleteRound(ctx context.Context) error {
 	if len(s.roundList) > 0 {
+		s.early.settle(ctx)
 		_, err := s.persist(ctx, func(ctx context.Context) (int, error) {
 			began := time.Now()
 			n, err := s.eraser.DeleteGroups(ctx, s.roundList, s.groups)

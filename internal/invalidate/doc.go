@@ -3,7 +3,7 @@
 //
 // It joins a [cdc.Stream] to a [cache.Eraser]:
 //
-//	stream → rules (row change → keys) → gate (visible to readers?) → delete → note → confirm
+//	stream → rules (row change → keys) → withdraw → gate (visible to readers?) → delete → note → confirm
 //
 // It guarantees, for every committed transaction that touched a row which some
 // rule names:
@@ -18,6 +18,9 @@
 //   - after a gap (a new slot, another server or timeline, a crash of Postgres, a
 //     restart of Valkey, other rules) every key that rules can name is deleted
 //     before the next beat.
+//
+// Before that, the values of small transactions are withdrawn as soon as they come,
+// which is quicker and no guarantee.
 //
 // It does not guarantee that a key is deleted only once, nor that several keys of
 // a transaction disappear at one instant, and it knows nothing of what the keys

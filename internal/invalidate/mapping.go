@@ -16,6 +16,7 @@ type erasure struct {
 	patterns []string
 	seen     map[string]struct{}
 	buffer   []byte
+	own      bool // only keys that Walkey's own caches fill; those of other programs (`raw`) are left out
 }
 
 // fewKeys is up to how many keys a search costs less than a map.
@@ -78,6 +79,9 @@ func (r *Rules) mapChange(e *erasure, c *cdc.Change) {
 	}
 	for i := range rule.templates {
 		t := &rule.templates[i]
+		if t.raw && e.own {
+			continue
+		}
 		if c.New != nil {
 			rule.render(e, t, c.Relation, c.New, c.Old)
 		}
@@ -95,7 +99,9 @@ func (r *Rules) mapChange(e *erasure, c *cdc.Change) {
 // truncate adds every key that the rule can name.
 func (r *tableRule) truncate(e *erasure) {
 	for i := range r.templates {
-		if t := &r.templates[i]; t.constant() {
+		if t := &r.templates[i]; t.raw && e.own {
+			continue
+		} else if t.constant() {
 			e.buffer = append(e.buffer[:0], t.text[0]...)
 			e.add()
 		} else {

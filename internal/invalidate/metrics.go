@@ -40,6 +40,7 @@ type Metrics struct {
 	gate         prometheus.Histogram
 	roundTrip    prometheus.Histogram
 	repeats      prometheus.Counter
+	withdrawn    *prometheus.CounterVec
 	failovers    prometheus.Counter
 	replayed     prometheus.Counter
 	large        prometheus.Counter
@@ -86,7 +87,11 @@ func NewMetrics() *Metrics {
 		failovers: counter("valkey_promotions_total", "Primaries of Valkey that went on where another one ended, and were known to lack nothing then."),
 		replayed:  counter("replayed_deletes_total", "Acknowledged deletes that were repeated because a new primary of Valkey may have lacked them."),
 		large:     counter("large_transactions_total", "Open transactions that were given up because more of them came than may be held; Postgres sends those that commit once more."),
+		withdrawn: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "walkey_withdrawals_total", Help: "Calls to take values out of Valkey before readers can see the change, by whether there was one (withdrawn), none (nothing), or no answer (failed). The delete comes anyway."}, []string{"result"}),
 		repeats:   counter("delete_repeats_total", "Calls to Valkey that were repeated because they had not been answered: deletes, notes, progress."),
+	}
+	for _, result := range []string{withdrawnSome, withdrawnNothing, withdrawnFailed} {
+		m.withdrawn.WithLabelValues(result)
 	}
 	for _, result := range []string{"taken", "refused"} {
 		m.reloads.WithLabelValues(result) // shown from the start, so that a rate knows its first
@@ -150,7 +155,7 @@ func sinceOr(nanoseconds *atomic.Int64) func() float64 {
 func (m *Metrics) Role() string { return m.role.String() }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.reloads, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, m.failovers, m.replayed, m.large, &m.servers}, m.gauges...)
+	return append([]prometheus.Collector{m.transactions, m.changes, m.deletes, m.existed, m.resyncs, m.promoted, m.sessions, m.silent, m.reloads, m.beats, m.latency, m.gate, m.roundTrip, m.repeats, m.failovers, m.replayed, m.large, m.withdrawn, &m.servers}, m.gauges...)
 }
 
 // Describe implements [prometheus.Collector].
@@ -203,6 +208,21 @@ func (m *Metrics) keys(sent, existed int) {
 func (m *Metrics) deleted(after time.Duration) { m.latency.Observe(max(after, 0).Seconds()) }
 func (m *Metrics) waited(d time.Duration)      { m.gate.Observe(d.Seconds()) }
 func (m *Metrics) answered(d time.Duration)    { m.roundTrip.Observe(d.Seconds()) }
+
+// Results of a withdrawal.
+const withdrawnSome, withdrawnNothing, withdrawnFailed = "withdrawn", "nothing", "failed"
+
+// withdrew counts a withdrawal by its outcome.
+func (m *Metrics) withdrew(keys int, err error) {
+	result := withdrawnSome
+	switch {
+	case err != nil:
+		result = withdrawnFailed
+	case keys == 0:
+		result = withdrawnNothing
+	}
+	m.withdrawn.WithLabelValues(result).Inc()
+}
 
 // mended counts what new primaries of Valkey got.
 func (m *Metrics) mended(by cache.Mended) {

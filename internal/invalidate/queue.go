@@ -20,6 +20,7 @@ type entry struct {
 	visible bool      // a snapshot saw it; every later one does too
 	waits   time.Time // since when it waits to become visible; zero before the first look
 	erasure erasure
+	freed   bool // what was withdrawn for it was deleted, because it hangs
 	// collapsed: the keys were too many to hold, everything is deleted instead.
 	collapsed bool
 	account   *account // nil when nobody observes
@@ -89,8 +90,9 @@ func (q *queue) unseen() bool {
 	return slices.ContainsFunc(q.entries, func(e *entry) bool { return !e.visible })
 }
 
-// see marks the transactions that the snapshot sees, and tells how long those have waited that no snapshot before saw.
-func (q *queue) see(s snapshot, now time.Time, waited func(time.Duration)) {
+// see marks the transactions that the snapshot sees, and tells how long those have waited that no snapshot before saw. It gives the
+// longest time that one of them, or of those that it does not see yet, has waited.
+func (q *queue) see(s snapshot, now time.Time, waited func(time.Duration)) (longest time.Duration) {
 	for _, e := range q.entries {
 		switch {
 		case e.visible:
@@ -98,6 +100,7 @@ func (q *queue) see(s snapshot, now time.Time, waited func(time.Duration)) {
 			if e.waits.IsZero() {
 				e.waits = now
 			}
+			longest = max(longest, now.Sub(e.waits))
 		default:
 			e.visible = true
 			if e.account != nil {
@@ -105,9 +108,11 @@ func (q *queue) see(s snapshot, now time.Time, waited func(time.Duration)) {
 			}
 			if !e.waits.IsZero() {
 				waited(now.Sub(e.waits))
+				longest = max(longest, now.Sub(e.waits))
 			}
 		}
 	}
+	return longest
 }
 
 // visible is the position up to which everything that was put in has been seen by a snapshot.

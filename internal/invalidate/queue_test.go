@@ -30,12 +30,13 @@ func TestWatermarkStopsAtTheOldestThatHangs(t *testing.T) {
 	}
 	now := time.Unix(1000, 0)
 	var waits []time.Duration
+	var longest time.Duration
 	finish := func(seen string) {
 		s, err := parseSnapshot(seen)
 		if err != nil {
 			t.Fatal(err)
 		}
-		q.see(s, now, func(d time.Duration) { waits = append(waits, d) })
+		longest = q.see(s, now, func(d time.Duration) { waits = append(waits, d) })
 		for _, e := range q.entries {
 			if e.visible {
 				e.erasure.clear()
@@ -59,7 +60,13 @@ func TestWatermarkStopsAtTheOldestThatHangs(t *testing.T) {
 	q.put(&cdc.Batch{Transactions: []cdc.Transaction{piece(rules, 13, 140, "4")}, Position: 150}, rules)
 	finish("11:14:11")
 	wantMark("a later one is done, the second still hangs", 110, 1)
+	if longest != 3*time.Second {
+		t.Errorf("the longest wait is %s", longest)
+	}
 	finish("14:14:")
+	if longest != 3*time.Second {
+		t.Errorf("the longest wait is %s when it has ended", longest)
+	}
 	wantMark("all done", 150, 0)
 	if got := q.visible(); got != 150 {
 		t.Errorf("everything up to %d counts as visible, want 150", got)

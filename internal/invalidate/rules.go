@@ -105,14 +105,14 @@ func ParseRules(source []byte, prefix string) (*Rules, error) {
 				complain(err)
 				continue
 			}
-			rule.add(cache.FullKey(prefix, ""), key, complain)
+			rule.add(cache.FullKey(prefix, ""), key, false, complain)
 		}
 		for _, key := range entry.Raw {
 			if err := checkRaw(prefix, key); err != nil {
 				complain(err)
 				continue
 			}
-			rule.add("", key, complain)
+			rule.add("", key, true, complain)
 		}
 		if len(entry.Keys)+len(entry.Raw) == 0 {
 			complain(errors.New("no keys: name at least one under `keys` or `raw`"))
@@ -132,12 +132,13 @@ func ParseRules(source []byte, prefix string) (*Rules, error) {
 	return rules, nil
 }
 
-func (r *tableRule) add(prefix, key string, complain func(error)) {
+func (r *tableRule) add(prefix, key string, raw bool, complain func(error)) {
 	t, err := parseTemplate(prefix, key)
 	if err != nil {
 		complain(err)
 		return
 	}
+	t.raw = raw
 	r.templates = append(r.templates, t)
 }
 

@@ -51,6 +51,8 @@ type Switches struct {
 	NoGate   bool // delete as soon as a commit is delivered, visible or not
 	NoWatch  bool // do not look at the catalog
 	NoResync bool // go on after a gap as if nothing had been missed
+	// NoWithdraw leaves values where they are until they are deleted, which is slower and as safe.
+	NoWithdraw bool
 }
 
 const (

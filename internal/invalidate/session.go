@@ -50,6 +50,7 @@ type session struct {
 	primary *primary
 	stream  *cdc.Stream
 	watch   *watch
+	early   *withdrawals // nil: Switches.NoWithdraw
 	note    note
 	// plainUntil is where the session ends so that the next one streams open transactions; zero when this one does.
 	plainUntil cdc.LSN
@@ -96,7 +97,7 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 	if err = s.watch.open(ctx); err != nil {
 		return err
 	}
-	s.stream, err = cdc.Open(ctx, cdc.Options{
+	options := cdc.Options{
 		DatabaseURL: o.DatabaseURL,
 		Slot:        o.Slot,
 		Publication: o.Publication,
@@ -113,8 +114,13 @@ func runSession(ctx context.Context, o *Options, m *Metrics, newSlot bool) (err 
 		StreamBytes:      o.StreamBytes,
 		MessagePrefix:    o.MessagePrefix,
 		Logger:           o.Logger,
-	})
-	if err != nil {
+	}
+	if !o.Switches.NoWithdraw {
+		s.early = newWithdrawals(ctx, o, m)
+		defer s.early.close() // when the stream has ended
+		options.Early = s.early
+	}
+	if s.stream, err = cdc.Open(ctx, options); err != nil {
 		return fmt.Errorf("open the stream: %w", err)
 	}
 	if found := s.stream.Session(); !found.Streams {
@@ -193,7 +199,9 @@ func (s *session) step(ctx context.Context) error {
 		return fmt.Errorf("follow the stream: %w", err)
 	}
 	if batch != nil {
-		s.restAfter(s.metrics.took(batch))
+		changes := s.metrics.took(batch)
+		s.restAfter(changes)
+		s.early.took(changes)
 		s.queue.put(batch, s.opts.Rules)
 		if n := len(batch.Transactions); n > 0 {
 			s.progress.Newest = batch.Transactions[n-1].CommitTime

@@ -13,6 +13,7 @@ type template struct {
 	source  string
 	text    []string
 	columns []string
+	raw     bool // the keys are other programs'
 }
 
 // parseTemplate compiles source. prefix is put in front of it as literal text.

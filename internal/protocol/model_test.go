@@ -25,9 +25,10 @@ type mechanisms struct {
 
 // What the key holds.
 const (
-	nothing = 0
-	leases  = 1 // leases + loader
-	values  = 3 // values + version
+	nothing   = 0
+	leases    = 1 // leases + loader
+	values    = 3 // values + version
+	withdrawn = 6 // a lease that nobody fills
 )
 
 // What a loader does.
@@ -53,7 +54,7 @@ type state struct {
 	sameRun bool   // Valkey is the one with which the session began
 
 	// Valkey.
-	key     uint64 // nothing, leases+loader, values+version
+	key     uint64 // nothing, leases+loader, values+version, withdrawn
 	file    uint64 // 0: no file; 1+key: what was saved
 	noted   bool   // the note there is of this run
 	restart bool   // it was restarted
@@ -150,7 +151,7 @@ func (s *state) bad(m mechanisms) string {
 	if s.local > 0 && tooOld(s.local-1) {
 		return fmt.Sprintf("the local copy of version %d is served", s.local-1)
 	}
-	if !s.gone && s.key >= values && tooOld(s.key-values) {
+	if !s.gone && s.key >= values && s.key < withdrawn && tooOld(s.key-values) {
 		return fmt.Sprintf("version %d is served from Valkey", s.key-values)
 	}
 	return ""
@@ -230,6 +231,14 @@ var steps = []step{
 		s.set(nothing)
 		return true
 	}},
+	// Late, early or again: an earlier holder's may still be under way.
+	{"what the key holds is withdrawn", func(s *state, _ mechanisms) bool {
+		if s.key == nothing || s.key == withdrawn || s.inWAL() == 0 {
+			return false
+		}
+		s.set(withdrawn)
+		return true
+	}},
 	{"the invalidator begins a proof", func(s *state, m mechanisms) bool {
 		if !s.alive || s.proving > 0 || s.sent && s.ours && !m.noOrder {
 			return false
@@ -297,7 +306,7 @@ var steps = []step{
 		return true
 	}},
 	{"the lease expires", func(s *state, _ mechanisms) bool {
-		if s.key < leases || s.key >= values {
+		if s.key != withdrawn && (s.key < leases || s.key >= values) {
 			return false
 		}
 		s.set(nothing)
@@ -349,7 +358,7 @@ var steps = []step{
 		return true
 	}},
 	{"api reads the value from Valkey and keeps a copy", func(s *state, m mechanisms) bool {
-		if s.gone || s.key < values || s.trust == 0 && !m.noHeartbeat {
+		if s.gone || s.key < values || s.key == withdrawn || s.trust == 0 && !m.noHeartbeat {
 			return false
 		}
 		s.receive()
