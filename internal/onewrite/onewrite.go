@@ -8,6 +8,7 @@ package onewrite
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 )
@@ -105,4 +106,13 @@ func (c *conn) release() {
 		c.length = 0
 		_, _ = c.Conn.Write(c.part[:length])
 	}
+}
+
+// CloseWrite tells the client that nothing more comes, while what it sends can still be read: net/http ends a connection so whose
+// request it has not read to the end.
+func (c *conn) CloseWrite() error {
+	if below, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return below.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }

@@ -90,3 +90,38 @@ func TestWriteBuffers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The half of a connection that the server writes can be closed alone, so that a client has the whole answer to a request that was not
+// read to the end.
+func TestCloseWrite(t *testing.T) {
+	t.Parallel()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	c := dial(t, l.Addr().String())
+	accepted, err := Listener(l).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = accepted.Close() })
+	_, err = io.WriteString(accepted, "answer")
+	if err = errors.Join(err, accepted.(interface{ CloseWrite() error }).CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); string(got) != "answer" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	rest := make([]byte, len("rest"))
+	if _, err = io.WriteString(c, "rest"); err == nil {
+		_, err = io.ReadFull(accepted, rest)
+	}
+	if string(rest) != "rest" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+	pipe, _ := net.Pipe()
+	if err := (&conn{Conn: pipe}).CloseWrite(); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a connection without halves: %v", err)
+	}
+}

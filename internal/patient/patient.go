@@ -8,6 +8,7 @@
 package patient
 
 import (
+	"errors"
 	"net"
 	"runtime"
 	"sync"
@@ -103,4 +104,13 @@ func (c *conn) SetWriteDeadline(t time.Time) error { return c.ask(&c.out, t) }
 func (c *conn) SetDeadline(t time.Time) error {
 	_ = c.ask(&c.in, t)
 	return c.ask(&c.out, t)
+}
+
+// CloseWrite tells the client that nothing more comes, while what it sends can still be read: net/http ends a connection so whose
+// request it has not read to the end.
+func (c *conn) CloseWrite() error {
+	if below, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return below.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
