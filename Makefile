@@ -45,7 +45,7 @@ up: servers bin/local ## Run the whole stack in the foreground, until Ctrl-C
 
 .PHONY: build
 build: ## Build the static programs into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/api ./cmd/invalidator
+	CGO_ENABLED=0 $(GO) build -trimpath -tags grpcnotrace -ldflags '-s -w' -o bin/ ./cmd/api ./cmd/invalidator
 
 .PHONY: test
 test: test-setup ## Run all tests with the race detector, on real servers (TESTFLAGS=...)
@@ -114,6 +114,10 @@ test-ship: ## Check manifests, compose file, Dockerfile and workflow; run the im
 .PHONY: prometheusrule
 prometheusrule: ## Write the alerts anew as an object of the Prometheus operator
 	cd deploy/ship && $(GO) test -run TestAlertsAreTheSame ./manifests -update
+
+.PHONY: docs-page
+docs-page: ## Write the page about the API (/docs) anew from its description
+	$(GO) test -count 1 -run TestDocsAreMadeFromTheDocument ./internal/api -update
 
 .PHONY: tidy
 tidy: ## Bring go.mod and go.sum of both modules up to date

@@ -20,6 +20,7 @@ import (
 	"walkey/internal/program"
 	"walkey/internal/status"
 	"walkey/internal/tracing"
+	"walkey/internal/tracing/transactions"
 )
 
 type runCommand struct {
@@ -82,8 +83,8 @@ func (c *runCommand) Run(ctx context.Context, p *program.Process) error {
 	}
 	defer traces.Close(ctx)
 	if traces != nil {
-		following.MessagePrefix = tracing.MessagePrefix
-		following.Observer = invalidate.Observers(following.Observer, traces.Transactions())
+		following.MessagePrefix = transactions.MessagePrefix
+		following.Observer = invalidate.Observers(following.Observer, transactions.Observer(traces.Tracer()))
 	}
 	// A connection of its own: to look must not delay a delete, nor wait behind many.
 	watching, err := cache.OpenEraser(options)

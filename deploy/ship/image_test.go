@@ -247,7 +247,7 @@ func TestDockerfile(t *testing.T) {
 	if want := []string{"api", "etc/group", "etc/passwd", authorities, "invalidator", zoneinfo}; !slices.Equal(files, want) {
 		t.Errorf("the Dockerfile copies %q, want %q", files, want)
 	}
-	for _, flag := range []string{"-trimpath", "-buildvcs=false", `-s -w -buildid= -X walkey/internal/program.version=$VERSION`, "CGO_ENABLED=0"} {
+	for _, flag := range []string{"-trimpath", "-tags grpcnotrace", "-buildvcs=false", `-s -w -buildid= -X walkey/internal/program.version=$VERSION`, "CGO_ENABLED=0"} {
 		if !strings.Contains(string(text), flag) {
 			t.Errorf("the Dockerfile builds without %s", flag)
 		}

@@ -28,7 +28,7 @@ func (r Release) Build(ctx context.Context, arch, folder string) error {
 		return fmt.Errorf("folder for the programs: %w", err)
 	}
 	args := []string{
-		"build", "-trimpath", "-buildvcs=false",
+		"build", "-trimpath", "-tags", "grpcnotrace", "-buildvcs=false",
 		"-ldflags", "-s -w -buildid= -X walkey/internal/program.version=" + r.Version, "-o", folder + string(filepath.Separator),
 	}
 	for _, name := range programs {

@@ -102,7 +102,7 @@ func measureAll(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	b.programs = folder
-	if err := stack.Build(ctx, folder, "-trimpath", "-ldflags", "-s -w"); err != nil { // as they are shipped
+	if err := stack.Build(ctx, folder, "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w"); err != nil { // as they are shipped
 		return err
 	}
 	machine := describeMachine(ctx)

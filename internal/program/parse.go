@@ -42,7 +42,7 @@ func parse(p *Process, description string, grammar any) (Command, error) {
 		in.problems.add(err.Error())
 	}
 	if command.Error == nil {
-		if err := command.Validate(); err != nil {
+		if err := complete(command); err != nil {
 			in.problems.add(fmt.Sprintf("%v; see %s --help", err, p.Name))
 		}
 	}

@@ -1,4 +1,6 @@
-package tracing
+// Package transactions makes spans of what an invalidator tells of transactions and their deletes. It stands apart from package tracing so that
+// a program which follows no stream does not link what reads rules.
+package transactions
 
 import (
 	"context"
@@ -16,23 +18,18 @@ import (
 // MessagePrefix is under which a writer's trace context lies in the WAL.
 const MessagePrefix = "walkey"
 
-// Transactions makes spans of what an invalidator tells: of each transaction, from its commit on, with the wait until it could be
+// observer makes spans of what an invalidator tells: of each transaction, from its commit on, with the wait until it could be
 // seen and the deletes in it. The trace is that of the writer, if it left its context in the WAL. Other events are spans of their own.
-type Transactions struct{ tracer trace.Tracer }
+type observer struct{ tracer trace.Tracer }
 
-// Transactions gives the observer; nil when tracing is off.
-func (t *Tracing) Transactions() invalidate.Observer {
-	if t == nil {
-		return nil
-	}
-	return Transactions{t.Tracer()}
-}
+// Observer gives the spans to a tracer.
+func Observer(tracer trace.Tracer) invalidate.Observer { return observer{tracer} }
 
 // Follows implements [invalidate.Observer].
-func (Transactions) Follows(string) bool { return false }
+func (observer) Follows(string) bool { return false }
 
 // Observe implements [invalidate.Observer].
-func (o Transactions) Observe(event invalidate.Event) {
+func (o observer) Observe(event invalidate.Event) {
 	switch e := event.(type) {
 	case *invalidate.Transaction:
 		o.transaction(e)
@@ -41,7 +38,7 @@ func (o Transactions) Observe(event invalidate.Event) {
 	}
 }
 
-func (o Transactions) transaction(t *invalidate.Transaction) {
+func (o observer) transaction(t *invalidate.Transaction) {
 	ctx := context.Background()
 	if t.Message != "" {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": t.Message})
@@ -71,12 +68,12 @@ func (o Transactions) transaction(t *invalidate.Transaction) {
 	span.End(trace.WithTimestamp(t.Deleted))
 }
 
-func (o Transactions) part(ctx context.Context, name string, from, to time.Time, attributes ...attribute.KeyValue) {
+func (o observer) part(ctx context.Context, name string, from, to time.Time, attributes ...attribute.KeyValue) {
 	_, span := o.tracer.Start(ctx, name, trace.WithTimestamp(from), trace.WithAttributes(attributes...))
 	span.End(trace.WithTimestamp(to))
 }
 
-func (o Transactions) resync(r invalidate.Resync) {
+func (o observer) resync(r invalidate.Resync) {
 	if r.State != invalidate.ResyncDone && r.State != invalidate.ResyncFailed {
 		return
 	}
