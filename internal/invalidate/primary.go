@@ -54,6 +54,8 @@ func connectPrimary(ctx context.Context, url string) (*primary, error) {
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_session_timeout"] = "0"
 	config.RuntimeParams["jit"] = "off" // would cost more than any question that is asked here
+	// Else statements that are sent together would share the snapshot of the first; see question.
+	config.RuntimeParams["default_transaction_isolation"] = "read committed"
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if pooler := cdc.PoolerRefusal(err); pooler != nil {
 		return nil, pooler
@@ -133,23 +135,6 @@ func (p *primary) call(ctx context.Context, function uint32) (text string, err e
 			return text, errors.Join(refused, conn.Conn().SetDeadline(time.Time{}))
 		}
 	}
-}
-
-// insertPosition is a position that the commit of every transaction which is
-// visible now lies before. It is where WAL is inserted, not where it is flushed:
-// with synchronous_commit=off a commit is visible before it is flushed. On a server
-// where nothing happens the WAL writer soon flushes what is left, and the stream
-// comes up to it.
-func (p *primary) insertPosition(ctx context.Context) (cdc.LSN, error) {
-	var text string
-	if err := p.ask(ctx, "select pg_current_wal_insert_lsn()::text", &text); err != nil {
-		return 0, fmt.Errorf("ask the primary for its WAL position: %w", err)
-	}
-	lsn, err := cdc.ParseLSN(text)
-	if err != nil {
-		return 0, fmt.Errorf("ask the primary for its WAL position: %w", err)
-	}
-	return beforeHeader(lsn, p.walBlock, p.walSegment), nil
 }
 
 // Sizes of the headers that begin each WAL page and each segment's first page

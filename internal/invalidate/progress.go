@@ -21,12 +21,12 @@ func (s *session) prove(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	insert, err := s.primary.insertPosition(ctx)
+	insert, glance, err := s.watch.question.ask(ctx)
 	if err != nil {
 		return err
 	}
 	if !s.opts.Switches.NoWatch {
-		if err := s.watch.look(ctx); err != nil {
+		if err := s.watch.look(ctx, glance); err != nil {
 			return err
 		}
 	}

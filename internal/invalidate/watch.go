@@ -36,6 +36,7 @@ const (
 type watch struct {
 	*session
 	roots     cdc.Roots
+	question  *question
 	glance    string
 	seen      map[cdc.Table]sight // as of the last look that found news
 	uncovered []cdc.Table         // tables of which not every change reaches the stream: their keys go with each proof
@@ -69,7 +70,10 @@ func (w *watch) sights(c *catalog) map[cdc.Table]sight {
 
 // begin looks again once the stream has begun. Keys of what has changed since open (changes of a partition that was not yet
 // known may have been skipped) or since the session before are deleted.
-func (w *watch) begin(ctx context.Context, old *note) error {
+func (w *watch) begin(ctx context.Context, old *note) (err error) {
+	if w.question, err = newQuestion(ctx, w.primary, w.stream.Session().ServerVersion, w.opts.Rules.Tables(), w.opts.Publication); err != nil {
+		return err
+	}
 	since := map[string]string{}
 	if old != nil {
 		since = old.Tables
@@ -86,12 +90,9 @@ func (w *watch) begin(ctx context.Context, old *note) error {
 	return w.settle(ctx)
 }
 
-// look is called between the beginning of a proof and its end.
-func (w *watch) look(ctx context.Context) error {
-	glance, err := w.takeGlance(ctx)
-	if err != nil {
-		return err
-	}
+// look is called between the beginning of a proof and its end, with a glance that was taken after the moment that the beat will
+// speak of.
+func (w *watch) look(ctx context.Context, glance string) error {
 	if glance != w.glance || w.absent && time.Now().After(w.mendAfter) {
 		if err := w.news(ctx); err != nil {
 			return err
@@ -110,21 +111,10 @@ func (w *watch) mustRest() bool { return time.Now().Before(w.restUntil) }
 // transaction that was open when a table changed. Progress stands still for as long.
 func (w *watch) unsure() bool { return len(w.uncovered) > 0 || len(w.note.Unsettled) > 0 }
 
-func (w *watch) takeGlance(ctx context.Context) (glance string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
-	defer cancel()
-	schemas, names := places(w.opts.Rules.Tables())
-	err = w.primary.conn.QueryRow(ctx, glanceQuery(w.stream.Session().ServerVersion), schemas, names, w.opts.Publication).Scan(&glance)
-	if err != nil {
-		return "", fmt.Errorf("look at the catalog: %w", err)
-	}
-	return glance, nil
-}
-
 // news finds out what has changed, and deletes the keys of those tables.
 func (w *watch) news(ctx context.Context) error {
 	// Whatever changes between the glance and the reading makes the next glance another one.
-	glance, err := w.takeGlance(ctx)
+	_, glance, err := w.question.ask(ctx)
 	if err != nil {
 		return err
 	}
