@@ -9,12 +9,14 @@ import (
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+
+	"walkey/internal/shortcall"
 )
 
 const (
 	dialTimeout = 300 * time.Millisecond // of one connect, TLS and the greeting included
-	pingGap     = 300 * time.Millisecond // a silent connection is pinged that often
-	idlePingGap = time.Second            // one that may be silent for long, without harm: its calls have a time of their own
+	pingGap     = 300 * time.Millisecond // a silent connection is pinged that often, where it is no line
+	idlePingGap = 3 * time.Second        // one that may be silent for long, without harm: its calls have a time of their own
 	pingTimeout = time.Second            // and given up after that
 )
 
@@ -32,16 +34,42 @@ func connectionOptions(o Options, address, name string) rueidis.ClientOption {
 		ConnWriteTimeout:  pingTimeout,
 		RetryDelay:        retryDelay,
 		BlockingPoolSize:  16,
+		DialCtxFn:         dial,
 	}
+}
+
+// dial connects. Heartbeats come all the time, and nothing that is done for one takes as long as telling the scheduler of each call.
+func dial(ctx context.Context, address string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
+	kept := *d
+	kept.KeepAlive = max(kept.KeepAlive, pingGap) // of the kernel's own probes; a line has them, too
+	c, err := kept.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	c = shortcall.Conn(c)
+	if t == nil {
+		return c, nil
+	}
+	secured := tls.Client(c, t)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = c.Close() // it can't be used
+		return nil, err
+	}
+	return secured, nil
 }
 
 // retryDelay lets rueidis repeat a command only for a caller that was waiting for another caller's command, when that
 // one gave up. All other repeating is the business of this package: rueidis would go on for as long as the context lives.
 func retryDelay(attempts int, _ rueidis.Completed, err error) time.Duration {
-	if attempts <= 2 && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+	if attempts <= 2 && gaveUp(err) {
 		return 0
 	}
 	return -1
+}
+
+// gaveUp says that a call ended with its context, before its answer came.
+func gaveUp(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // readerOptions are those of the reading client: one connection, so that replies, pushes and heartbeats are one
@@ -56,10 +84,7 @@ func readerOptions(o Options, address string, dialling func(), pushed func([]rue
 	c.OnInvalidations = pushed
 	c.DialCtxFn = func(ctx context.Context, address string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
 		dialling()
-		if t != nil {
-			return (&tls.Dialer{NetDialer: d, Config: t}).DialContext(ctx, "tcp", address)
-		}
-		return d.DialContext(ctx, "tcp", address)
+		return dial(ctx, address, d, t)
 	}
 	return c
 }

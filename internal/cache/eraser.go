@@ -46,7 +46,7 @@ func OpenEraser(o Options) (*Eraser, error) {
 		tokens:   newTokens(false),
 	}
 	e.topology.make = func(address string, _ int) (*node, error) {
-		client, err := connect(eraserOptions(o, address), o.Logger)
+		client, err := connectLine(eraserOptions(o, address), o.Logger)
 		if err != nil {
 			return nil, err
 		}

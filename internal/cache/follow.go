@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"walkey/internal/pace"
 )
 
 const (
@@ -22,17 +24,16 @@ func (c *Cache) follow(n *node) {
 	var life context.Context
 	life, n.stop = context.WithCancel(c.life)
 	c.following.Go(func() {
-		ticker := time.NewTicker(readEvery(c.topology.options.MaxStaleness))
+		ticker := pace.Every(readEvery(c.topology.options.MaxStaleness))
 		defer ticker.Stop()
+		defer context.AfterFunc(life, ticker.Stop)()
 		for {
 			c.readHeartbeat(life, n)
 			now := c.now()
 			n.guard.tell(now)
 			c.kept.expire(now)
 			c.landings.expire(now, c.noteProofs())
-			select {
-			case <-ticker.C:
-			case <-life.Done():
+			if !ticker.Wait() {
 				n.guard.revoke() // requests that have it from an old layout
 				return
 			}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"walkey/internal/pace"
 )
 
 const (
@@ -59,8 +61,9 @@ func (p *Presence) asked() uint64 { return p.hits() + p.Misses + p.Bypasses }
 func (c *Cache) Present(ctx context.Context, who Presence) {
 	who.ID = rand.Text()
 	key := FullKey(c.prefix, presencesName)
-	ticker := time.NewTicker(presentEvery)
+	ticker := pace.Every(presentEvery)
 	defer ticker.Stop()
+	defer context.AfterFunc(ctx, ticker.Stop)()
 	var history []tallied
 	said, told := false, false // in Valkey; to the log, that it was not possible
 	for {
@@ -78,9 +81,7 @@ func (c *Cache) Present(ctx context.Context, who Presence) {
 				c.log.Warn("this process can't say in Valkey that it is there; status does not know it", zap.Error(err))
 			}
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if !ticker.Wait() {
 			if said && !c.away(key) {
 				c.leave(who.ID)
 			}

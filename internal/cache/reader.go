@@ -39,7 +39,7 @@ func openReader(o rueidis.ClientOption, localBytes int, start time.Time, log *za
 		r.copies.Store(anew)
 		return anew
 	}
-	client, err := connect(o, log)
+	client, err := connectLine(o, log)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (r *reader) goWithoutTracking(refusal error) {
 	}
 	o := r.options
 	o.DisableCache = true
-	client, err := connect(o, r.log)
+	client, err := connectLine(o, r.log)
 	if err != nil {
 		r.log.Error("connecting without CLIENT TRACKING", zap.Error(err)) // a wrong configuration, which it was not before
 		return

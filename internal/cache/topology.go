@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+
+	"walkey/internal/pace"
 )
 
 // kind is how Valkey is put together.
@@ -49,6 +52,9 @@ type topology struct {
 	nodes  map[string]*node          // by address
 	scouts map[string]rueidis.Client // by address: of seeds, of sentinels, of nodes that serve nothing yet
 	closed bool
+
+	ticker   *pace.Ticker   // of watching
+	watching sync.WaitGroup // watchLines
 }
 
 // newTopology makes a topology that knows nothing yet. The caller sets make, and may set began and ended.
@@ -67,8 +73,17 @@ func newTopology(o Options, clock func() time.Duration) *topology {
 	return t
 }
 
-// open looks for the first time. That nobody answers is no error.
+// open looks for the first time, and watches lines until closeClients. That nobody answers is no error.
 func (t *topology) open() error {
+	if err := t.lookFirst(); err != nil {
+		return err
+	}
+	t.ticker = pace.Every(lookAtLines)
+	t.watching.Go(func() { t.watchLines(t.ticker) })
+	return nil
+}
+
+func (t *topology) lookFirst() error {
 	if t.kind == oneServer {
 		n, err := t.make(t.options.addresses()[0], 1)
 		if err != nil {
@@ -320,6 +335,8 @@ func (t *topology) closeClients() {
 	for _, scout := range t.scouts {
 		scout.Close()
 	}
+	t.ticker.Stop()
+	t.watching.Wait()
 }
 
 func (n *node) close() {

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"walkey/internal/pace"
 	"walkey/internal/status"
 )
 
@@ -41,7 +42,7 @@ func New(o Options) *Console {
 // Run makes a report each second, and when the invalidator's own state changes, until ctx ends. Then streams end, too, so that the server can drain. It is called once.
 func (c *Console) Run(ctx context.Context) {
 	defer close(c.over)
-	ticker := time.NewTicker(reportEvery)
+	ticker := pace.Signal(reportEvery)
 	defer ticker.Stop()
 	last := time.Now()
 	said := status.State("")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"walkey/internal/pace"
 )
 
 // lookEvery is how often the heap is looked at: four figures, some microseconds.
@@ -38,8 +40,9 @@ func Keep(ctx context.Context, o Options) {
 		former := debug.SetGCPercent(maxPercent)
 		defer debug.SetGCPercent(former)
 	}
-	ticker := time.NewTicker(lookEvery)
+	ticker := pace.Every(lookEvery)
 	defer ticker.Stop()
+	defer context.AfterFunc(ctx, ticker.Stop)()
 	for {
 		now := readHeap()
 		if early && k.paced(now) {
@@ -53,9 +56,7 @@ func Keep(ctx context.Context, o Options) {
 			pages, err := releaseProgram()
 			o.Logger.Debug("gave back the pages of the program's file", zap.Uint64("kib", pages), zap.Error(err))
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if !ticker.Wait() {
 			return
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"walkey/internal/pace"
 )
 
 const (
@@ -36,14 +38,13 @@ type safeAt struct {
 // run looks until ctx ends.
 func (l *lookout) run(ctx context.Context) {
 	defer l.drop(ctx)
-	ticker := time.NewTicker(lookEvery)
+	ticker := pace.Every(lookEvery)
 	defer ticker.Stop()
+	defer context.AfterFunc(ctx, ticker.Stop)()
 	for {
 		l.look(ctx)
-		select {
-		case <-ctx.Done():
+		if !ticker.Wait() {
 			return
-		case <-ticker.C:
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"walkey/internal/cdc"
+	"walkey/internal/shortcall"
 )
 
 // queryTimeout bounds one question to the primary. A primary that is silent for
@@ -56,6 +58,14 @@ func connectPrimary(ctx context.Context, url string) (*primary, error) {
 	config.RuntimeParams["jit"] = "off" // would cost more than any question that is asked here
 	// Else statements that are sent together would share the snapshot of the first; see question.
 	config.RuntimeParams["default_transaction_isolation"] = "read committed"
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return shortcall.Conn(c), nil
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if pooler := cdc.PoolerRefusal(err); pooler != nil {
 		return nil, pooler

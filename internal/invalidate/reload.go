@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"walkey/internal/pace"
 )
 
 // reloadEvery is the time between two looks at the rules file. It is read whole: what a mounted ConfigMap swaps are links, and
@@ -40,14 +42,13 @@ func (f *RulesFile) Next() <-chan *Rules { return f.next }
 
 // Watch looks at the file until ctx ends.
 func (f *RulesFile) Watch(ctx context.Context) {
-	ticker := time.NewTicker(reloadEvery)
+	ticker := pace.Every(reloadEvery)
 	defer ticker.Stop()
+	defer context.AfterFunc(ctx, ticker.Stop)()
 	for {
 		f.look()
-		select {
-		case <-ctx.Done():
+		if !ticker.Wait() {
 			return
-		case <-ticker.C:
 		}
 	}
 }

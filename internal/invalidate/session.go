@@ -10,6 +10,7 @@ import (
 
 	"walkey/internal/cache"
 	"walkey/internal/cdc"
+	"walkey/internal/pace"
 )
 
 const (
@@ -151,7 +152,7 @@ func (s *session) waiting(w cdc.Wait) {
 
 // loop works until something breaks or ctx ends.
 func (s *session) loop(ctx context.Context) error {
-	beat := time.NewTicker(s.opts.beatEvery())
+	beat := pace.Signal(s.opts.beatEvery())
 	defer beat.Stop()
 	for _, timer := range []**time.Timer{&s.rest, &s.look, &s.noteTimer, &s.tell} {
 		*timer = time.NewTimer(time.Hour)
