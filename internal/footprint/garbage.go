@@ -46,11 +46,12 @@ func (k *keeper) look(now heap, started func() bool) (collect, release bool) {
 	rests := came < quiet
 	collect = rests && !k.decided && now.objects+now.free >= now.live+max(leastLeft, now.live/leastFraction)
 	release = rests && k.worked && k.started
-	if !k.started && started() {
-		k.started, release = true, true
-	}
-	if release {
+	switch {
+	case release:
 		k.worked = false
+	case !k.started && started():
+		// What follows upon a start (the first looks at the servers) is not over yet: once more, at the first rest.
+		k.started, k.worked, release = true, true, true
 	}
 	return collect, release
 }

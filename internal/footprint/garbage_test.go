@@ -36,7 +36,8 @@ func TestLooks(t *testing.T) {
 		}},
 		"trickle": {looks: []look{
 			{what: "has started", came: 2 * mib, live: 2 * mib, started: true, release: true},
-			{what: "rests", came: 100 * kib, live: 2 * mib, left: 900 * kib, started: true},
+			{what: "goes on, as the servers answer", came: 1 * mib, live: 2 * mib, started: true},
+			{what: "rests for the first time", came: 100 * kib, live: 2 * mib, left: 900 * kib, started: true, release: true},
 			{what: "has left enough", came: 100 * kib, live: 2 * mib, left: 1 * mib, started: true, collect: true},
 			{what: "rests", came: 100 * kib, live: 2 * mib, left: 10 * kib, started: true},
 		}},
