@@ -19,6 +19,7 @@ import (
 // Rules say which keys a change of a row deletes. They are immutable.
 type Rules struct {
 	tables map[cdc.Table]*tableRule
+	prefix string // of all keys that are not `raw`
 	// fingerprint changes when the rules, or the prefix of their keys, change.
 	fingerprint string
 }
@@ -83,7 +84,7 @@ func ParseRules(source []byte, prefix string) (*Rules, error) {
 	if len(file.Tables) == 0 {
 		return nil, errors.New("no tables: write `tables:` and under it a table with its keys")
 	}
-	rules := &Rules{tables: map[cdc.Table]*tableRule{}}
+	rules := &Rules{tables: map[cdc.Table]*tableRule{}, prefix: cache.FullKey(prefix, "")}
 	var problems []error
 	hash := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(file.Tables)) {
@@ -105,7 +106,7 @@ func ParseRules(source []byte, prefix string) (*Rules, error) {
 				complain(err)
 				continue
 			}
-			rule.add(cache.FullKey(prefix, ""), key, false, complain)
+			rule.add(rules.prefix, key, false, complain)
 		}
 		for _, key := range entry.Raw {
 			if err := checkRaw(prefix, key); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -165,14 +166,18 @@ func (s *session) freeWithdrawn(ctx context.Context, now time.Time) {
 			continue
 		}
 		e.freed = true
+		own := slices.DeleteFunc(slices.Clone(e.erasure.keys), func(key string) bool { return !strings.HasPrefix(key, s.opts.Rules.prefix) })
+		if len(own) == 0 {
+			continue
+		}
 		s.early.settle(ctx)
 		ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
-		n, err := s.eraser.Delete(ctx, e.erasure.keys)
+		n, err := s.eraser.Delete(ctx, own)
 		cancel()
 		if err != nil {
 			s.log.Debug("what was withdrawn for a commit that hangs ends by itself", zap.Error(err))
 		}
-		s.metrics.keys(len(e.erasure.keys), n)
+		s.metrics.keys(len(own), n)
 	}
 }
 
