@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -140,7 +141,8 @@ func (c *confined) start(postgres *embedded.Postgres, valkey *embedded.Valkey) {
 		t.Logf("runc can't run here: %s runs by chroot and as its user", c.name)
 		for _, m := range mounts {
 			link := filepath.Join(c.rootfs, m.Destination)
-			if err := os.CopyFS(link, os.DirFS(m.Source)); err != nil {
+			// The program before has read its own by now.
+			if err := errors.Join(os.RemoveAll(link), os.CopyFS(link, os.DirFS(m.Source))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,9 +1,9 @@
 package footprint
 
 const (
-	garbageSlack = 24 << 20 // bytes of garbage before it is collected, where more than that lives
+	garbageSlack = 24 << 20 // bytes of garbage before it is collected, whatever lives
 	minPercent   = 10
-	maxPercent   = 100 // Go's own
+	maxPercent   = 600 // by which the least heap that Go collects is as large
 
 	quiet = 256 << 10 // bytes that are allocated between two looks when nothing much goes on
 	burst = 8 << 20   // and when so much does that code is used which is not used at rest

@@ -4,7 +4,7 @@ import "testing"
 
 func TestGarbagePercent(t *testing.T) {
 	t.Parallel()
-	for live, want := range map[uint64]int{0: 100, 4 << 20: 100, 24 << 20: 100, 48 << 20: 50, 96 << 20: 25, 1 << 30: 10} {
+	for live, want := range map[uint64]int{0: 600, 4 << 20: 600, 8 << 20: 300, 24 << 20: 100, 48 << 20: 50, 96 << 20: 25, 1 << 30: 10} {
 		if got := garbagePercent(live); got != want {
 			t.Errorf("%d MiB live: %d %%, want %d", live>>20, got, want)
 		}
