@@ -35,17 +35,18 @@ type Cache struct {
 	start      time.Time // the monotonic clock's zero
 	onLoad     func(took time.Duration)
 
-	waiters  waiters
-	tokens   *tokens
-	decoded  *decodedBodies
-	kept     keptValues
-	places   *places
-	auditor  *auditor
-	landings *landings
-	flights  flights
-	singles  singles
-	windows  windows
-	counts   counts
+	waiters   waiters
+	tokens    *tokens
+	decoded   *decodedBodies
+	kept      keptValues
+	places    *places
+	auditor   *auditor
+	landings  *landings
+	flights   flights
+	foresight foresight
+	singles   singles
+	windows   windows
+	counts    counts
 
 	proved atomic.Int64 // the latest moment of which any primary's heartbeat was a proof, as far as follow has noted
 

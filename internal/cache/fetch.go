@@ -30,7 +30,7 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 		if t == nil {
 			return c.without(ctx, at, load, g.bypass(), sinceCall)
 		}
-		c.look(now, t, place.node, at, &seen)
+		guessed := c.lookOrGuess(now, t, place.node, at, &seen, round == 1)
 		now = c.now()
 		switch seen.state {
 		case seenValue:
@@ -82,6 +82,14 @@ func (c *Cache) fetch(ctx context.Context, at Address, ttl TTL, load Loader, sin
 		}
 		if err := await(ctx, f.loaded); err != nil {
 			return Value{}, MissCollapsed, err
+		}
+		if guessed {
+			right := f.end == landed || f.end == joinOther
+			c.foresight.found(!right)
+			if !right {
+				now = c.now()
+				continue // it may be there to be read, whatever became of the lease
+			}
 		}
 		if f.end == joinOther && caused {
 			f, caused = f.other, false

@@ -64,6 +64,23 @@ func (c *Cache) look(now time.Duration, t *trust, n *node, at Address, s *sight)
 	s.take(stored, &at, c.decoded)
 }
 
+// lookOrGuess is look, unless nothing is in memory and it may guess that there is nothing in Valkey either: then s says so.
+func (c *Cache) lookOrGuess(now time.Duration, t *trust, n *node, at Address, s *sight, mayGuess bool) (guessed bool) {
+	if mayGuess && c.foresight.nothing() && !t.memoryOnly {
+		*s = sight{}
+		if n.reader.copy(&at, now, s) {
+			s.value.decoded = c.decoded
+			return false
+		}
+		return true
+	}
+	c.look(now, t, n, at, s)
+	if !s.local && s.state != seenFailure {
+		c.foresight.found(s.state == seenValue || s.state == seenMalformed)
+	}
+	return false
+}
+
 // take tells what stored bytes are.
 func (s *sight) take(stored []byte, at *Address, decoded *decodedBodies) {
 	if len(stored) > 0 && stored[0] == leaseKind && isLease(string(stored), *at) {
