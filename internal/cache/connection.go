@@ -40,6 +40,8 @@ func connectionOptions(o Options, address, name string) rueidis.ClientOption {
 
 // dial connects. Heartbeats come all the time, and nothing that is done for one takes as long as telling the scheduler of each call.
 func dial(ctx context.Context, address string, d *net.Dialer, t *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout) // of TLS as well: a server that does not speak it may say nothing
+	defer cancel()
 	kept := *d
 	kept.KeepAlive = max(kept.KeepAlive, pingGap) // of the kernel's own probes; a line has them, too
 	c, err := kept.DialContext(ctx, "tcp", address)
