@@ -79,7 +79,11 @@ func TestQuestionRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close(t.Context())
-	q, err := newQuestion(t.Context(), p, 150000, nil, "walkey")
+	var version int
+	if err := p.conn.QueryRow(t.Context(), "select current_setting('server_version_num')::int").Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	q, err := newQuestion(t.Context(), p, version, nil, "walkey")
 	if err != nil {
 		t.Fatal(err)
 	}
