@@ -23,6 +23,8 @@ const (
 	withdrawTimeout = 100 * time.Millisecond
 	// withdrawWait is how long commits may take to become visible, so that it is worth having readers wait for them.
 	withdrawWait = 2 * time.Millisecond
+	// rememberedXIDs are more than come within that.
+	rememberedXIDs = 256
 )
 
 // withdrawals take the values of small transactions out of Valkey as soon as they come, while it is asked whether readers see them: see
@@ -50,6 +52,9 @@ type withdrawals struct {
 	mu    sync.Mutex
 	next  *withdrawal   // guarded by mu: what gathers, nil for nothing
 	begun []*withdrawal // guarded by mu: those under way
+	// of are the transactions that had keys gathered last, whatever became of them. Guarded by mu, like count.
+	of    [rememberedXIDs]uint32
+	count int
 	all   sync.WaitGroup
 }
 
@@ -79,6 +84,10 @@ func (w *withdrawals) Committed(t *cdc.Transaction) {
 	w.erasure.clear()
 	for i := range t.Changes {
 		w.rules.mapChange(&w.erasure, &t.Changes[i])
+	}
+	if len(w.erasure.keys) > 0 {
+		w.of[w.count%rememberedXIDs] = t.XID
+		w.count++
 	}
 	for _, key := range w.erasure.keys {
 		if w.next == nil {
@@ -155,6 +164,13 @@ func (w *withdrawals) settle(ctx context.Context) {
 	}
 }
 
+// withdrew says whether something may have been withdrawn for a transaction that has come lately.
+func (w *withdrawals) withdrew(xid uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Contains(w.of[:min(w.count, rememberedXIDs)], xid)
+}
+
 // freeWithdrawn deletes, before its time, what was withdrawn for commits that turn out to hang: what is true until then can be stored
 // again, and nobody waits. The delete that counts comes when they are visible.
 func (s *session) freeWithdrawn(ctx context.Context, now time.Time) {
@@ -166,6 +182,9 @@ func (s *session) freeWithdrawn(ctx context.Context, now time.Time) {
 			continue
 		}
 		e.freed = true
+		if !s.early.withdrew(e.xid) {
+			continue // its value is where it was, and the true one
+		}
 		own := slices.DeleteFunc(slices.Clone(e.erasure.keys), func(key string) bool { return !strings.HasPrefix(key, s.opts.Rules.prefix) })
 		if len(own) == 0 {
 			continue

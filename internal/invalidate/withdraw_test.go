@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -150,6 +151,9 @@ func TestWhatIsWithdrawn(t *testing.T) {
 			if diff := cmp.Diff(test.want, keysOf(w)); diff != "" {
 				t.Errorf("keys (-want +got):\n%s", diff)
 			}
+			if got := w.withdrew(test.change.XID); got != (test.want != nil) {
+				t.Errorf("that something was withdrawn for it is said to be %t", got)
+			}
 		})
 	}
 	w := gathering(rules)
@@ -169,19 +173,28 @@ func TestWhatIsWithdrawn(t *testing.T) {
 // A delete waits for the withdrawals under way, as long as its context lasts.
 func TestADeleteWaitsForWithdrawals(t *testing.T) {
 	t.Parallel()
-	w := gathering(mustParse(t, `tables: {t: {keys: [list]}}`))
-	under := &withdrawal{over: make(chan struct{})}
-	w.begun = []*withdrawal{under}
-	ctx, cancel := context.WithCancel(t.Context())
-	settled := make(chan struct{})
-	go func() { defer close(settled); w.settle(ctx) }()
-	select {
-	case <-settled:
-		t.Error("it did not wait")
-	default:
+	rules := mustParse(t, `tables: {t: {keys: [list]}}`)
+	for name, end := range map[string]func(cancel context.CancelFunc, under *withdrawal){
+		"its context ends":       func(cancel context.CancelFunc, _ *withdrawal) { cancel() },
+		"the withdrawal is over": func(_ context.CancelFunc, under *withdrawal) { close(under.over) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := gathering(rules)
+			under := &withdrawal{over: make(chan struct{})}
+			w.begun = []*withdrawal{under}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			settled := false
+			go func() { w.settle(ctx); settled = true }()
+			synctest.Wait()
+			if settled {
+				t.Errorf("until %s: it did not wait", name)
+			}
+			end(cancel, under)
+			synctest.Wait()
+			if !settled {
+				t.Errorf("when %s: it waits on", name)
+			}
+		})
 	}
-	cancel()
-	<-settled
-	go func() { close(under.over) }()
-	w.settle(t.Context())
 }
